@@ -1,0 +1,247 @@
+"""The frozen types that pass between stages: Cluster -> Plan -> Manifest -> Deployment -> Generation.
+
+Each stage writes one of them to its run folder as JSON. A field marked `measured()` (a latency, free memory, a time)
+is written too but stays out of the artifact's digest, so that the same config gives the same digests.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar
+
+import cattrs
+from cattrs.preconf.json import make_converter
+
+T = TypeVar("T")
+
+_MEASURED = {"measured": True}
+
+
+def measured(**kwargs: Any) -> Any:
+    """A dataclass field that varies from run to run and therefore stays out of digests."""
+    return field(metadata=_MEASURED, **kwargs)
+
+
+# --- discover ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """One worker that answered, and the address that the coordinator will use for it."""
+
+    name: str
+    device: str  # "cpu" or "cuda:0"
+    memory_total_bytes: int
+    memory_free_bytes: int = measured()
+    control_address: str = measured()  # host:port that answered fastest
+    data_addresses: tuple[str, ...] = measured()  # every host:port of its data port, the preferred one first
+    latency_s: float = measured()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A worker that was seen but cannot be used, and why."""
+
+    name: str
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """The usable workers, ordered by name, and those that were seen but rejected."""
+
+    workers: tuple[WorkerInfo, ...]
+    rejected: tuple[Rejected, ...] = measured(default=())
+
+
+# --- plan -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """What planning needs to know of a model: sizes, no weights. Bytes are as stored with the run's quantization."""
+
+    source: str
+    family: str  # HF's model_type
+    layers: int
+    hidden_size: int
+    vocab_size: int
+    max_positions: int
+    dtype: str  # "float32" or "float16": activations and KV
+    embedding_bytes: int
+    layer_bytes: tuple[int, ...]
+    head_bytes: int  # final norm and output head
+    kv_bytes_per_token: tuple[int, ...]  # by layer: keys and values of one position of one sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """The half-open layer range of one worker, and the memory that it was counted at."""
+
+    worker: str
+    start: int
+    stop: int
+    weight_bytes: int
+    kv_bytes: int
+    activation_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.weight_bytes + self.kv_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Which worker holds which layers, in chain order."""
+
+    model: ModelSpec
+    partition: str
+    placements: tuple[Placement, ...]
+    codecs: tuple[str, ...]  # one a hop between workers
+    slots: int
+    context: int
+
+
+# --- export -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """A file of a layer store, named by the SHA-256 of its content (hex)."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One exported piece of a model ("embedding", "layer.0" ..., "head"): its graph, and its weights."""
+
+    name: str
+    graph: Blob
+    weights: Blob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything of one model in the layer store, under one set of export options."""
+
+    key: str  # digest of the weights' identity and the export options
+    family: str
+    dtype: str
+    quantization: str
+    layers: int
+    hidden_size: int
+    vocab_size: int
+    parts: tuple[Part, ...]  # in chain order: embedding, layer.0 ... layer.N-1, head
+    exported: int = measured(default=0)  # how many parts this run had to export; 0 when the store held all
+
+
+# --- deploy -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """What one worker holds after deployment."""
+
+    worker: str
+    start: int
+    stop: int
+    digest: str  # of the assembled graph, which names its weight files
+    control_address: str = measured()
+    data_addresses: tuple[str, ...] = measured()
+    loaded: bool = measured()  # False: the worker already held exactly this shard
+    sent_files: int = measured()
+    sent_bytes: int = measured()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """The shards of a chain, in chain order."""
+
+    key: str
+    shards: tuple[Shard, ...]
+    codecs: tuple[str, ...]
+    slots: int
+    context: int
+    hidden_size: int
+    vocab_size: int
+    dtype: str
+
+
+# --- generate ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedText:
+    """One request's outcome."""
+
+    prompt: str
+    prompt_token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: str  # "stop" (end token or stop string) or "length"
+    ttft_s: float = measured()
+    decode_tokens_per_s: float = measured()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkReport:
+    """What one link carried during a run; `fp16_bytes` is what the same rows take as FP16, nothing else counted."""
+
+    source: str
+    target: str
+    codec: str
+    frames: int
+    wire_bytes: int
+    fp16_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRange:
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """All requests of a run, the links they crossed, and who computed what."""
+
+    requests: tuple[GeneratedText, ...]
+    links: tuple[LinkReport, ...] = measured()
+    workers: tuple[WorkerRange, ...]
+
+
+# --- JSON and digests -------------------------------------------------------------------------------------------
+
+_CONVERTER = make_converter(forbid_extra_keys=True)
+
+
+def to_json(artifact: object) -> str:
+    """The artifact as indented JSON with a final newline."""
+    return json.dumps(_CONVERTER.unstructure(artifact), indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(kind: type[T], text: str) -> T:
+    """Read an artifact back; raises ValueError where the text is not one of `kind`."""
+    try:
+        return _CONVERTER.structure(json.loads(text), kind)
+    except (json.JSONDecodeError, cattrs.BaseValidationError) as error:
+        raise ValueError(f"not a valid {kind.__name__}: {error}") from error
+
+
+def digest(artifact: object) -> str:
+    """SHA-256 (hex) of the artifact without its measured fields."""
+    text = json.dumps(_stable(artifact), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _stable(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        kept = (f for f in fields(value) if f.metadata != _MEASURED)
+        return {f.name: _stable(getattr(value, f.name)) for f in kept}
+    if isinstance(value, (list, tuple)):
+        return [_stable(item) for item in value]
+    return value
