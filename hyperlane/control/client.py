@@ -1,0 +1,116 @@
+"""The coordinator's side of the control plane: one `ControlClient` a worker."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from hyperlane.artifacts import Blob
+from hyperlane.control import messages, steps, transfer
+from hyperlane.control import worker_pb2 as pb
+from hyperlane.control.call import Call
+from hyperlane.control.channel import explain, open_channel
+from hyperlane.control.types import Loaded, ShardSpec, Step, Wiring, WorkerStats
+from hyperlane.control.worker_pb2_grpc import WorkerStub
+from hyperlane.errors import HyperlaneError
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 10.0
+SLOW_DISK_BYTES_PER_S = 50e6  # what HasLayers hashes
+
+
+class ControlClient:
+    """Calls to the worker at `address` (host:port); `name` only makes errors readable.
+
+    A method returns a `Call`: `await` it in trio, or take its `result()` in a thread. Every call has a
+    deadline; one that is safe to repeat is repeated with backoff while the worker is unavailable. Errors:
+    WorkerError, StoreError (disk, damaged files), TransportError (link to the next worker), ClusterError
+    (another version).
+    """
+
+    def __init__(self, address: str, name: str = "", *, retries: bool = True) -> None:
+        self.address = address
+        self._who = f"worker {name} at {address}" if name else f"the worker at {address}"
+        self._channel = open_channel(address, retries=retries)
+        self._stub = WorkerStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the calls in flight and the connection."""
+        self._channel.close()
+
+    def stats(self, timeout_s: float = CALL_TIMEOUT_S) -> Call[WorkerStats]:
+        """What the worker is, has and holds."""
+        return self._call("GetStats", pb.GetStatsRequest(), timeout_s, messages.stats_from_message)
+
+    def held_bytes(self, blobs: Sequence[Blob], timeout_s: float | None = None) -> Call[list[int]]:
+        """How many leading bytes of each file the worker holds, checked by digest where it holds all."""
+        if timeout_s is None:
+            timeout_s = CALL_TIMEOUT_S + sum(blob.bytes for blob in blobs) / SLOW_DISK_BYTES_PER_S
+        return self._call(
+            "HasLayers", messages.files_to_message(blobs), timeout_s, lambda reply: list(reply.held_bytes)
+        )
+
+    def wire(self, wiring: Wiring, timeout_s: float = 2 * CALL_TIMEOUT_S) -> Call[str]:
+        """Connect the worker to the next of the chain; the data address that it chose."""
+        request = messages.wiring_to_message(wiring)
+        return self._call("SetNextWorker", request, timeout_s, lambda reply: str(reply.address))
+
+    def unload(self, timeout_s: float = CALL_TIMEOUT_S) -> Call[None]:
+        """Drop shard and wiring; the files stay in the worker's store."""
+        return self._call("Unload", pb.UnloadRequest(), timeout_s, lambda reply: None)
+
+    async def load_shard(
+        self,
+        spec: ShardSpec,
+        path_of: Callable[[str], Path],
+        *,
+        progress: transfer.Progress = lambda sent_bytes, total_bytes: None,
+        load_timeout_s: float = 120.0,
+    ) -> Loaded:
+        """Send what the worker lacks, from where an interrupted transfer stopped, and load the shard.
+
+        `path_of(sha256)` says where a file lies here; `progress(sent_bytes, total_bytes)` runs in a thread.
+        A broken link or a damaged file is tried again a few times.
+        """
+        return await transfer.load_shard(self, spec, path_of, progress, load_timeout_s)
+
+    def send_files(self, requests: Iterator[Any], timeout_s: float) -> Call[Any]:
+        """One LoadShard stream as `transfer` makes it."""
+        return self._call("LoadShard", requests, timeout_s, lambda reply: reply)
+
+    def execute(self, arriving: Iterable[Step], timeout_s: float) -> Iterator[Step]:
+        """Run steps through the chain that starts at this worker; blocks, and yields the replies in order."""
+        requests = (steps.step_to_message(step) for step in arriving)
+        call = self._stub.ExecutePipeline(requests, timeout=timeout_s)
+        try:
+            for reply in call:
+                yield steps.step_from_message(reply)
+        except grpc.RpcError as error:
+            raise self._explain("ExecutePipeline", timeout_s, error) from error
+        finally:
+            call.cancel()
+
+    def _call(self, method: str, request: Any, timeout_s: float, read: Callable[[Any], T]) -> Call[T]:
+        future = getattr(self._stub, method).future(request, timeout=timeout_s)
+        return Call(future, read, functools.partial(self._explain, method, timeout_s))
+
+    def _explain(self, method: str, timeout_s: float, error: Exception) -> HyperlaneError:
+        return explain(error, self._who, method, timeout_s)
+
+
+def graph_blob(graph: bytes) -> Blob:
+    """The name of an assembled graph."""
+    return Blob(sha256=hashlib.sha256(graph).hexdigest(), bytes=len(graph))

@@ -1,0 +1,139 @@
+"""What the control plane says, as plain data: control/messages.py turns it into protobuf and back."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hyperlane.artifacts import Blob
+
+
+class State(Enum):
+    """How far a worker is; the values are those of worker.proto."""
+
+    EMPTY = 0
+    LOADED = 1
+    WIRED = 2
+    READY = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSpec:
+    """The shard that a worker is asked to load: its files by content, and room for keys and values."""
+
+    key: str  # of the deployment
+    graph: Blob
+    weights: tuple[Blob, ...]
+    start: int
+    stop: int
+    first: bool  # takes token ids
+    last: bool  # gives candidates
+    slots: int
+    context: int
+
+    @property
+    def files(self) -> tuple[Blob, ...]:
+        return (self.graph, *self.weights)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardHeld:
+    """The shard that a worker holds."""
+
+    key: str
+    graph_sha256: str
+    start: int
+    stop: int
+    slots: int
+    context: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """Where a worker sends its steps during one epoch. The coordinator has no control address."""
+
+    epoch: int
+    identity: str
+    data_addresses: tuple[str, ...]
+    control_address: str | None
+    codec: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkCounters:
+    """What went over one outgoing link; `fp16_bytes` is what the same rows take as FP16."""
+
+    target: str
+    codec: str
+    frames: int
+    wire_bytes: int
+    fp16_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStats:
+    """What a worker says about itself."""
+
+    name: str
+    identity: str  # what its data port greets with
+    cluster: str
+    protocol_version: int
+    device: str
+    memory_total_bytes: int
+    memory_free_bytes: int
+    memory_used_bytes: int
+    hosts: tuple[str, ...]
+    control_port: int
+    data_port: int
+    state: State
+    shard: ShardHeld | None
+    epoch: int
+    failure: str
+    links: tuple[LinkCounters, ...]
+    rejected: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What a LoadShard did."""
+
+    loaded: bool  # False: the worker already held exactly this shard
+    sent_files: int
+    sent_bytes: int
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`count` consecutive tokens of one slot from `position`; logits are wanted for the last `outputs`."""
+
+    slot: int
+    outputs: int
+    position: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Step:
+    """One pass through the chain as ExecutePipeline carries it; exactly one of the payload fields is set."""
+
+    epoch: int
+    lane: int
+    step: int
+    flags: int
+    runs: tuple[Run, ...]
+    tokens_R: NDArray[Any] | None = None  # int32
+    hidden_RD: NDArray[Any] | None = None  # float32 or float16
+    candidates: "Candidates | None" = None
+    logits_NV: NDArray[Any] | None = None  # float32
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidates:
+    """The top K of each wanted row, with the row's logsumexp over the whole vocabulary."""
+
+    ids_NK: NDArray[Any]  # int32
+    logits_NK: NDArray[Any]  # float32
+    logsumexp_N: NDArray[Any]  # float32

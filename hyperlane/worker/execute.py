@@ -1,0 +1,48 @@
+"""One step of ExecutePipeline on one shard. A failure becomes an error step, which the chain passes on."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from hyperlane.control.types import Candidates, Step
+from hyperlane.errors import HyperlaneError, WorkerError, one_line
+from hyperlane.worker.parts import Session, StepResult
+
+WANT_LOGITS = 1  # flags: whole logits rows instead of candidates
+
+
+def run_step(step: Step, session: Session, epoch: int, worker: str) -> Step:
+    """The step after this shard: hidden rows, or the last shard's candidates or logits."""
+    if step.error is not None:
+        return step
+    try:
+        return _run(step, session, epoch)
+    except HyperlaneError as error:
+        return replace(step, tokens_R=None, hidden_RD=None, error=f"worker {worker}: {one_line(error)}")
+
+
+def _run(step: Step, session: Session, epoch: int) -> Step:
+    if step.epoch != epoch:
+        raise WorkerError(f"step {step.step} is of epoch {step.epoch}, the chain of {epoch}; send that epoch")
+    rows = step.hidden_RD if step.tokens_R is None else step.tokens_R.astype(np.int64)
+    if rows is None:
+        raise WorkerError(f"step {step.step} carries neither tokens nor hidden states")
+    if len(rows) != sum(run.count for run in step.runs):
+        raise WorkerError(
+            f"step {step.step} has {len(rows)} rows, its runs {sum(r.count for r in step.runs)}"
+        )
+    result = session.run(step.runs, rows, bool(step.flags & WANT_LOGITS))
+    return _answer(step, result)
+
+
+def _answer(step: Step, result: StepResult) -> Step:
+    computed = replace(step, tokens_R=None, hidden_RD=None)
+    if result.hidden_RD is not None:
+        return replace(computed, hidden_RD=result.hidden_RD)
+    if result.logits_NV is not None:
+        return replace(computed, logits_NV=result.logits_NV)
+    assert result.ids_NK is not None
+    assert result.logits_NK is not None
+    assert result.logsumexp_N is not None
+    candidates = Candidates(ids_NK=result.ids_NK, logits_NK=result.logits_NK, logsumexp_N=result.logsumexp_N)
+    return replace(computed, candidates=candidates)

@@ -1,0 +1,60 @@
+"""What a worker is made of, given from outside, so that it is tested without sockets or ONNX."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from hyperlane.control.types import LinkCounters, ShardSpec, Wiring
+
+
+class StepResult(Protocol):
+    """What a shard computed: hidden rows, or for the last shard candidates or whole logits rows."""
+
+    hidden_RD: NDArray[Any] | None
+    ids_NK: NDArray[Any] | None
+    logits_NK: NDArray[Any] | None
+    logsumexp_N: NDArray[Any] | None
+    logits_NV: NDArray[Any] | None
+
+
+class Session(Protocol):
+    """A loaded shard with its keys and values."""
+
+    def run(self, runs: Sequence[Any], rows: NDArray[Any], want_logits: bool) -> StepResult: ...
+
+
+class Pump(Protocol):
+    """The loop between the data port and the next link: receive, decode, step, encode, send."""
+
+    def run(self, stop: Event) -> None: ...
+
+    def counters(self) -> LinkCounters: ...
+
+
+class Next(Protocol):
+    """The open link to the next of the chain."""
+
+    address: str
+
+    def close(self) -> None: ...
+
+
+class Relay(Protocol):
+    """The next worker's ExecutePipeline."""
+
+    def execute(self, steps: Any, timeout_s: float) -> Any: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    open_session: Callable[[Path, ShardSpec], Session]
+    connect: Callable[[Wiring], Next]  # raises TransportError
+    open_pump: Callable[[Session, Next, Wiring], Pump]
+    open_relay: Callable[[str], Relay]  # control address -> the next worker
+    spawn: Callable[[Callable[[], None]], None]  # run it in a supervised thread

@@ -1,0 +1,234 @@
+"""One worker: EMPTY -> LOADED (a shard) -> WIRED (to the next of the chain) -> READY (its pump runs)."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from threading import Event, Lock, RLock
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hyperlane import PROTOCOL_VERSION
+from hyperlane.artifacts import Blob
+from hyperlane.control.types import ShardHeld, ShardSpec, State, Step, Wiring, WorkerStats
+from hyperlane.errors import HyperlaneError, WorkerError, one_line
+from hyperlane.model.store import LayerStore
+from hyperlane.worker.execute import run_step
+from hyperlane.worker.intake import Intake, held_bytes
+from hyperlane.worker.parts import Next, Parts, Pump, Session, StepResult
+from hyperlane.worker.profile import Memory
+
+STOP_TIMEOUT_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a worker is called and where it listens."""
+
+    name: str
+    identity: str
+    cluster: str
+    device: str
+    hosts: tuple[str, ...]
+    control_port: int
+    data_port: int
+
+
+class Worker:
+    """Transitions are serialized by one lock; `stats` never waits for it. Errors are `HyperlaneError`s."""
+
+    def __init__(
+        self,
+        about: About,
+        store: LayerStore,
+        parts: Parts,
+        *,
+        memory: Callable[[], Memory],
+        rejected: Callable[[], Sequence[str]],
+    ) -> None:
+        self.about = about
+        self._store = store
+        self._parts = parts
+        self._memory = memory
+        self._rejected = rejected
+        self._transition = RLock()
+        self._loaded: _Loaded | None = None
+        self._chain: _Chain | None = None
+        self._failure = ""
+        self._epoch = 0
+
+    def rename(self, name: str) -> None:
+        self.about = replace(self.about, name=name)
+
+    def stats(self) -> WorkerStats:
+        memory, loaded, chain = self._memory(), self._loaded, self._chain
+        return WorkerStats(
+            **{name: getattr(self.about, name) for name in self.about.__slots__},
+            protocol_version=PROTOCOL_VERSION,
+            memory_total_bytes=memory.total_bytes,
+            memory_free_bytes=memory.free_bytes,
+            memory_used_bytes=memory.used_bytes,
+            state=_state(loaded, chain),
+            shard=None if loaded is None else loaded.held,
+            epoch=self._epoch,
+            failure=self._failure,
+            links=() if chain is None or chain.pump is None else (chain.pump.counters(),),
+            rejected=tuple(self._rejected()),
+        )
+
+    def held_bytes(self, blobs: Sequence[Blob]) -> list[int]:
+        """How many leading bytes of each file need not be sent."""
+        return held_bytes(self._store, blobs)
+
+    def intake(self, spec: ShardSpec) -> Intake:
+        """Takes in the files of `spec`; `load` comes after."""
+        return Intake(self._store, spec.files)
+
+    def load(self, spec: ShardSpec) -> tuple[bool, float]:
+        """Load a shard whose files are all here, in place of the one held.
+
+        Returns whether anything had to be loaded, and the seconds it took. Raises StoreError naming a file
+        that is missing or altered, WorkerError if the session cannot be made.
+        """
+        held = _held(spec)
+        with self._transition:
+            if self._loaded is not None and self._loaded.held == held:
+                return False, 0.0
+            start_s = time.monotonic()
+            for blob in spec.files:
+                self._store.verify(blob)
+            self.unload()
+            session = self._parts.open_session(self._store.path(spec.graph.sha256), spec)
+            self._loaded = _Loaded(_OneAtATime(session), held)
+            return True, time.monotonic() - start_s
+
+    def wire(self, wiring: Wiring) -> str:
+        """Open the link to the next of the chain and start the pump of this epoch.
+
+        Without data addresses no link is opened: such a chain serves ExecutePipeline only. Returns the
+        address that was connected. Raises WorkerError without a shard or for an older epoch, TransportError
+        if the next cannot be reached.
+        """
+        with self._transition:
+            if self._loaded is None:
+                raise WorkerError(f"worker {self.about.name} holds no shard; run stages=[deploy,generate]")
+            if wiring.epoch < self._epoch:
+                raise WorkerError(f"epoch {wiring.epoch} is over on {self.about.name}; use {self._epoch + 1}")
+            if self._chain is not None and self._chain.wiring == wiring and not self._chain.ended:
+                return self._chain.address
+            self._unwire()
+            self._epoch, self._failure = wiring.epoch, ""
+            self._chain = self._open_chain(self._loaded.session, wiring)
+            return self._chain.address
+
+    def execute(self, steps: Iterable[Step], timeout_s: float) -> Iterator[Step]:
+        """Run steps through this shard and all that follow it; yields the last worker's replies in order."""
+        loaded, chain = self._loaded, self._chain
+        if loaded is None or chain is None:
+            raise WorkerError(f"worker {self.about.name} is not wired to a chain; call SetNextWorker first")
+        epoch = chain.wiring.epoch
+        computed = (run_step(step, loaded.session, epoch, self.about.name) for step in steps)
+        if chain.wiring.control_address is None:
+            yield from computed
+            return
+        relay = self._parts.open_relay(chain.wiring.control_address)
+        try:
+            yield from relay.execute(computed, timeout_s)
+        finally:
+            relay.close()
+
+    def unload(self) -> None:
+        """Drop wiring, session and its memory; files stay in the store."""
+        with self._transition:
+            self._unwire()
+            self._loaded = None
+
+    def _open_chain(self, session: Session, wiring: Wiring) -> "_Chain":
+        if not wiring.data_addresses:
+            return _Chain(wiring)
+        link = self._parts.connect(wiring)
+        chain = _Chain(wiring, link, self._parts.open_pump(session, link, wiring))
+        self._parts.spawn(lambda: self._run_pump(chain))
+        return chain
+
+    def _run_pump(self, chain: "_Chain") -> None:
+        assert chain.pump is not None
+        try:
+            chain.pump.run(chain.stop)
+        except HyperlaneError as error:
+            self._failure = one_line(error)
+            log.warning("the pump of epoch %d ended: %s", chain.wiring.epoch, self._failure)
+        except Exception as error:
+            self._failure = f"{type(error).__name__}: {one_line(error)}"
+            log.exception("the pump of epoch %d failed", chain.wiring.epoch)
+        finally:
+            chain.done.set()
+
+    def _unwire(self) -> None:
+        chain, self._chain = self._chain, None
+        if chain is None or chain.link is None:
+            return
+        chain.stop.set()
+        stopped = chain.done.wait(STOP_TIMEOUT_S)
+        chain.link.close()
+        if not stopped:
+            raise WorkerError(
+                f"the pump of {self.about.name} did not stop in {STOP_TIMEOUT_S:g} s; restart it"
+            )
+
+
+class _OneAtATime:
+    """A session that the pump and ExecutePipeline may both call."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = Lock()
+
+    def run(self, runs: Sequence[Any], rows: NDArray[Any], want_logits: bool) -> StepResult:
+        with self._lock:
+            return self._session.run(runs, rows, want_logits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    session: Session
+    held: ShardHeld
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    wiring: Wiring
+    link: Next | None = None
+    pump: Pump | None = None
+    stop: Event = field(default_factory=Event)
+    done: Event = field(default_factory=Event)
+
+    @property
+    def ended(self) -> bool:
+        return self.done.is_set()
+
+    @property
+    def address(self) -> str:
+        return "" if self.link is None else self.link.address
+
+
+def _held(spec: ShardSpec) -> ShardHeld:
+    return ShardHeld(
+        key=spec.key,
+        graph_sha256=spec.graph.sha256,
+        start=spec.start,
+        stop=spec.stop,
+        slots=spec.slots,
+        context=spec.context,
+    )
+
+
+def _state(loaded: _Loaded | None, chain: _Chain | None) -> State:
+    if loaded is None:
+        return State.EMPTY
+    if chain is None or chain.ended:
+        return State.LOADED
+    return State.WIRED if chain.pump is None else State.READY
