@@ -6,7 +6,8 @@ import numpy as np
 
 from hyperlane.control import worker_pb2 as pb
 from hyperlane.control.messages import tensor_from_message, tensor_to_message
-from hyperlane.control.types import Candidates, Run, Step
+from hyperlane.control.types import Candidates, Step
+from hyperlane.transport.frame import Run
 
 
 def step_to_message(step: Step) -> Any:

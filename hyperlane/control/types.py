@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from hyperlane.artifacts import Blob
+from hyperlane.transport.frame import Run
 
 
 class State(Enum):
@@ -31,6 +32,7 @@ class ShardSpec:
     last: bool  # gives candidates
     slots: int
     context: int
+    dtype: str  # of hidden states: "float32" or "float16"
 
     @property
     def files(self) -> tuple[Blob, ...]:
@@ -102,16 +104,6 @@ class Loaded:
     sent_files: int
     sent_bytes: int
     load_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """`count` consecutive tokens of one slot from `position`; logits are wanted for the last `outputs`."""
-
-    slot: int
-    outputs: int
-    position: int
-    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

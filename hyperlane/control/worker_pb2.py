@@ -14,15 +14,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehyperlane/control/worker.proto\x12\x11hyperlane.control\"\x11\n\x0fGetStatsRequest\"\xa4\x03\n\x05Stats\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x1a\n\x12memory_total_bytes\x18\x06 \x01(\x04\x12\x19\n\x11memory_free_bytes\x18\x07 \x01(\x04\x12\x19\n\x11memory_used_bytes\x18\x08 \x01(\x04\x12\r\n\x05hosts\x18\t \x03(\t\x12\x14\n\x0c\x63ontrol_port\x18\n \x01(\r\x12\x11\n\tdata_port\x18\x0b \x01(\r\x12\'\n\x05state\x18\x0c \x01(\x0e\x32\x18.hyperlane.control.State\x12+\n\x05shard\x18\r \x01(\x0b\x32\x1c.hyperlane.control.ShardHeld\x12\r\n\x05\x65poch\x18\x0e \x01(\r\x12\x0f\n\x07\x66\x61ilure\x18\x0f \x01(\t\x12.\n\x05links\x18\x10 \x03(\x0b\x32\x1f.hyperlane.control.LinkCounters\x12\x10\n\x08rejected\x18\x11 \x03(\t\"k\n\tShardHeld\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x14\n\x0cgraph_sha256\x18\x02 \x01(\t\x12\r\n\x05start\x18\x03 \x01(\r\x12\x0c\n\x04stop\x18\x04 \x01(\r\x12\r\n\x05slots\x18\x05 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\r\"e\n\x0cLinkCounters\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x04\x12\x12\n\nwire_bytes\x18\x04 \x01(\x04\x12\x12\n\nfp16_bytes\x18\x05 \x01(\x04\"%\n\x04\x46ile\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\":\n\x10HasLayersRequest\x12&\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x17.hyperlane.control.File\"$\n\x0eHasLayersReply\x12\x12\n\nheld_bytes\x18\x01 \x03(\x04\"w\n\x10LoadShardRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.hyperlane.control.ShardHeaderH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.hyperlane.control.ChunkH\x00\x42\x06\n\x04part\"\xc6\x01\n\x0bShardHeader\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05graph\x18\x02 \x01(\x0b\x32\x17.hyperlane.control.File\x12(\n\x07weights\x18\x03 \x03(\x0b\x32\x17.hyperlane.control.File\x12\r\n\x05start\x18\x04 \x01(\r\x12\x0c\n\x04stop\x18\x05 \x01(\r\x12\r\n\x05\x66irst\x18\x06 \x01(\x08\x12\x0c\n\x04last\x18\x07 \x01(\x08\x12\r\n\x05slots\x18\x08 \x01(\r\x12\x0f\n\x07\x63ontext\x18\t \x01(\r\"5\n\x05\x43hunk\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"`\n\x0eLoadShardReply\x12\x0e\n\x06loaded\x18\x01 \x01(\x08\x12\x16\n\x0ereceived_files\x18\x02 \x01(\r\x12\x16\n\x0ereceived_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06load_s\x18\x04 \x01(\x01\"w\n\x14SetNextWorkerRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x61ta_addresses\x18\x03 \x03(\t\x12\x17\n\x0f\x63ontrol_address\x18\x04 \x01(\t\x12\r\n\x05\x63odec\x18\x05 \x01(\t\"%\n\x12SetNextWorkerReply\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"\x0f\n\rUnloadRequest\"\r\n\x0bUnloadReply\"\xbe\x02\n\x04Step\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x0c\n\x04lane\x18\x02 \x01(\r\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\r\n\x05\x66lags\x18\x04 \x01(\r\x12$\n\x04runs\x18\x05 \x03(\x0b\x32\x16.hyperlane.control.Run\x12+\n\x06tokens\x18\x06 \x01(\x0b\x32\x19.hyperlane.control.TokensH\x00\x12+\n\x06hidden\x18\x07 \x01(\x0b\x32\x19.hyperlane.control.TensorH\x00\x12\x33\n\ncandidates\x18\x08 \x01(\x0b\x32\x1d.hyperlane.control.CandidatesH\x00\x12+\n\x06logits\x18\t \x01(\x0b\x32\x19.hyperlane.control.TensorH\x00\x12\x0f\n\x05\x65rror\x18\n \x01(\tH\x00\x42\t\n\x07payload\"E\n\x03Run\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0f\n\x07outputs\x18\x02 \x01(\r\x12\x10\n\x08position\x18\x03 \x01(\r\x12\r\n\x05\x63ount\x18\x04 \x01(\r\"\x15\n\x06Tokens\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"4\n\x06Tensor\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"K\n\nCandidates\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0b\n\x03ids\x18\x02 \x03(\x05\x12\x0e\n\x06logits\x18\x03 \x03(\x02\x12\x11\n\tlogsumexp\x18\x04 \x03(\x02*4\n\x05State\x12\t\n\x05\x45MPTY\x10\x00\x12\n\n\x06LOADED\x10\x01\x12\t\n\x05WIRED\x10\x02\x12\t\n\x05READY\x10\x03\x32\xf4\x03\n\x06Worker\x12H\n\x08GetStats\x12\".hyperlane.control.GetStatsRequest\x1a\x18.hyperlane.control.Stats\x12S\n\tHasLayers\x12#.hyperlane.control.HasLayersRequest\x1a!.hyperlane.control.HasLayersReply\x12U\n\tLoadShard\x12#.hyperlane.control.LoadShardRequest\x1a!.hyperlane.control.LoadShardReply(\x01\x12_\n\rSetNextWorker\x12\'.hyperlane.control.SetNextWorkerRequest\x1a%.hyperlane.control.SetNextWorkerReply\x12G\n\x0f\x45xecutePipeline\x12\x17.hyperlane.control.Step\x1a\x17.hyperlane.control.Step(\x01\x30\x01\x12J\n\x06Unload\x12 .hyperlane.control.UnloadRequest\x1a\x1e.hyperlane.control.UnloadReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ehyperlane/control/worker.proto\x12\x11hyperlane.control\"\x11\n\x0fGetStatsRequest\"\xa4\x03\n\x05Stats\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x1a\n\x12memory_total_bytes\x18\x06 \x01(\x04\x12\x19\n\x11memory_free_bytes\x18\x07 \x01(\x04\x12\x19\n\x11memory_used_bytes\x18\x08 \x01(\x04\x12\r\n\x05hosts\x18\t \x03(\t\x12\x14\n\x0c\x63ontrol_port\x18\n \x01(\r\x12\x11\n\tdata_port\x18\x0b \x01(\r\x12\'\n\x05state\x18\x0c \x01(\x0e\x32\x18.hyperlane.control.State\x12+\n\x05shard\x18\r \x01(\x0b\x32\x1c.hyperlane.control.ShardHeld\x12\r\n\x05\x65poch\x18\x0e \x01(\r\x12\x0f\n\x07\x66\x61ilure\x18\x0f \x01(\t\x12.\n\x05links\x18\x10 \x03(\x0b\x32\x1f.hyperlane.control.LinkCounters\x12\x10\n\x08rejected\x18\x11 \x03(\t\"k\n\tShardHeld\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x14\n\x0cgraph_sha256\x18\x02 \x01(\t\x12\r\n\x05start\x18\x03 \x01(\r\x12\x0c\n\x04stop\x18\x04 \x01(\r\x12\r\n\x05slots\x18\x05 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x06 \x01(\r\"e\n\x0cLinkCounters\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x04\x12\x12\n\nwire_bytes\x18\x04 \x01(\x04\x12\x12\n\nfp16_bytes\x18\x05 \x01(\x04\"%\n\x04\x46ile\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\":\n\x10HasLayersRequest\x12&\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x17.hyperlane.control.File\"$\n\x0eHasLayersReply\x12\x12\n\nheld_bytes\x18\x01 \x03(\x04\"w\n\x10LoadShardRequest\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.hyperlane.control.ShardHeaderH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.hyperlane.control.ChunkH\x00\x42\x06\n\x04part\"\xd5\x01\n\x0bShardHeader\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05graph\x18\x02 \x01(\x0b\x32\x17.hyperlane.control.File\x12(\n\x07weights\x18\x03 \x03(\x0b\x32\x17.hyperlane.control.File\x12\r\n\x05start\x18\x04 \x01(\r\x12\x0c\n\x04stop\x18\x05 \x01(\r\x12\r\n\x05\x66irst\x18\x06 \x01(\x08\x12\x0c\n\x04last\x18\x07 \x01(\x08\x12\r\n\x05slots\x18\x08 \x01(\r\x12\x0f\n\x07\x63ontext\x18\t \x01(\r\x12\r\n\x05\x64type\x18\n \x01(\t\"5\n\x05\x43hunk\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"`\n\x0eLoadShardReply\x12\x0e\n\x06loaded\x18\x01 \x01(\x08\x12\x16\n\x0ereceived_files\x18\x02 \x01(\r\x12\x16\n\x0ereceived_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06load_s\x18\x04 \x01(\x01\"w\n\x14SetNextWorkerRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x61ta_addresses\x18\x03 \x03(\t\x12\x17\n\x0f\x63ontrol_address\x18\x04 \x01(\t\x12\r\n\x05\x63odec\x18\x05 \x01(\t\"%\n\x12SetNextWorkerReply\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"\x0f\n\rUnloadRequest\"\r\n\x0bUnloadReply\"\xbe\x02\n\x04Step\x12\r\n\x05\x65poch\x18\x01 \x01(\r\x12\x0c\n\x04lane\x18\x02 \x01(\r\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\r\n\x05\x66lags\x18\x04 \x01(\r\x12$\n\x04runs\x18\x05 \x03(\x0b\x32\x16.hyperlane.control.Run\x12+\n\x06tokens\x18\x06 \x01(\x0b\x32\x19.hyperlane.control.TokensH\x00\x12+\n\x06hidden\x18\x07 \x01(\x0b\x32\x19.hyperlane.control.TensorH\x00\x12\x33\n\ncandidates\x18\x08 \x01(\x0b\x32\x1d.hyperlane.control.CandidatesH\x00\x12+\n\x06logits\x18\t \x01(\x0b\x32\x19.hyperlane.control.TensorH\x00\x12\x0f\n\x05\x65rror\x18\n \x01(\tH\x00\x42\t\n\x07payload\"E\n\x03Run\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0f\n\x07outputs\x18\x02 \x01(\r\x12\x10\n\x08position\x18\x03 \x01(\r\x12\r\n\x05\x63ount\x18\x04 \x01(\r\"\x15\n\x06Tokens\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"4\n\x06Tensor\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"K\n\nCandidates\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0b\n\x03ids\x18\x02 \x03(\x05\x12\x0e\n\x06logits\x18\x03 \x03(\x02\x12\x11\n\tlogsumexp\x18\x04 \x03(\x02*4\n\x05State\x12\t\n\x05\x45MPTY\x10\x00\x12\n\n\x06LOADED\x10\x01\x12\t\n\x05WIRED\x10\x02\x12\t\n\x05READY\x10\x03\x32\xf4\x03\n\x06Worker\x12H\n\x08GetStats\x12\".hyperlane.control.GetStatsRequest\x1a\x18.hyperlane.control.Stats\x12S\n\tHasLayers\x12#.hyperlane.control.HasLayersRequest\x1a!.hyperlane.control.HasLayersReply\x12U\n\tLoadShard\x12#.hyperlane.control.LoadShardRequest\x1a!.hyperlane.control.LoadShardReply(\x01\x12_\n\rSetNextWorker\x12\'.hyperlane.control.SetNextWorkerRequest\x1a%.hyperlane.control.SetNextWorkerReply\x12G\n\x0f\x45xecutePipeline\x12\x17.hyperlane.control.Step\x1a\x17.hyperlane.control.Step(\x01\x30\x01\x12J\n\x06Unload\x12 .hyperlane.control.UnloadRequest\x1a\x1e.hyperlane.control.UnloadReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hyperlane.control.worker_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_STATE']._serialized_start=2057
-  _globals['_STATE']._serialized_end=2109
+  _globals['_STATE']._serialized_start=2072
+  _globals['_STATE']._serialized_end=2124
   _globals['_GETSTATSREQUEST']._serialized_start=53
   _globals['_GETSTATSREQUEST']._serialized_end=70
   _globals['_STATS']._serialized_start=73
@@ -40,29 +40,29 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_LOADSHARDREQUEST']._serialized_start=844
   _globals['_LOADSHARDREQUEST']._serialized_end=963
   _globals['_SHARDHEADER']._serialized_start=966
-  _globals['_SHARDHEADER']._serialized_end=1164
-  _globals['_CHUNK']._serialized_start=1166
-  _globals['_CHUNK']._serialized_end=1219
-  _globals['_LOADSHARDREPLY']._serialized_start=1221
-  _globals['_LOADSHARDREPLY']._serialized_end=1317
-  _globals['_SETNEXTWORKERREQUEST']._serialized_start=1319
-  _globals['_SETNEXTWORKERREQUEST']._serialized_end=1438
-  _globals['_SETNEXTWORKERREPLY']._serialized_start=1440
-  _globals['_SETNEXTWORKERREPLY']._serialized_end=1477
-  _globals['_UNLOADREQUEST']._serialized_start=1479
-  _globals['_UNLOADREQUEST']._serialized_end=1494
-  _globals['_UNLOADREPLY']._serialized_start=1496
-  _globals['_UNLOADREPLY']._serialized_end=1509
-  _globals['_STEP']._serialized_start=1512
-  _globals['_STEP']._serialized_end=1830
-  _globals['_RUN']._serialized_start=1832
-  _globals['_RUN']._serialized_end=1901
-  _globals['_TOKENS']._serialized_start=1903
-  _globals['_TOKENS']._serialized_end=1924
-  _globals['_TENSOR']._serialized_start=1926
-  _globals['_TENSOR']._serialized_end=1978
-  _globals['_CANDIDATES']._serialized_start=1980
-  _globals['_CANDIDATES']._serialized_end=2055
-  _globals['_WORKER']._serialized_start=2112
-  _globals['_WORKER']._serialized_end=2612
+  _globals['_SHARDHEADER']._serialized_end=1179
+  _globals['_CHUNK']._serialized_start=1181
+  _globals['_CHUNK']._serialized_end=1234
+  _globals['_LOADSHARDREPLY']._serialized_start=1236
+  _globals['_LOADSHARDREPLY']._serialized_end=1332
+  _globals['_SETNEXTWORKERREQUEST']._serialized_start=1334
+  _globals['_SETNEXTWORKERREQUEST']._serialized_end=1453
+  _globals['_SETNEXTWORKERREPLY']._serialized_start=1455
+  _globals['_SETNEXTWORKERREPLY']._serialized_end=1492
+  _globals['_UNLOADREQUEST']._serialized_start=1494
+  _globals['_UNLOADREQUEST']._serialized_end=1509
+  _globals['_UNLOADREPLY']._serialized_start=1511
+  _globals['_UNLOADREPLY']._serialized_end=1524
+  _globals['_STEP']._serialized_start=1527
+  _globals['_STEP']._serialized_end=1845
+  _globals['_RUN']._serialized_start=1847
+  _globals['_RUN']._serialized_end=1916
+  _globals['_TOKENS']._serialized_start=1918
+  _globals['_TOKENS']._serialized_end=1939
+  _globals['_TENSOR']._serialized_start=1941
+  _globals['_TENSOR']._serialized_end=1993
+  _globals['_CANDIDATES']._serialized_start=1995
+  _globals['_CANDIDATES']._serialized_end=2070
+  _globals['_WORKER']._serialized_start=2127
+  _globals['_WORKER']._serialized_end=2627
 # @@protoc_insertion_point(module_scope)

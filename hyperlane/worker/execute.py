@@ -6,9 +6,8 @@ import numpy as np
 
 from hyperlane.control.types import Candidates, Step
 from hyperlane.errors import HyperlaneError, WorkerError, one_line
+from hyperlane.transport.frame import WANT_LOGITS
 from hyperlane.worker.parts import Session, StepResult
-
-WANT_LOGITS = 1  # flags: whole logits rows instead of candidates
 
 
 def run_step(step: Step, session: Session, epoch: int, worker: str) -> Step:

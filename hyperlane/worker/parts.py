@@ -55,6 +55,6 @@ class Relay(Protocol):
 class Parts:
     open_session: Callable[[Path, ShardSpec], Session]
     connect: Callable[[Wiring], Next]  # raises TransportError
-    open_pump: Callable[[Session, Next, Wiring], Pump]
+    open_pump: Callable[[Session, Any, Wiring, ShardSpec], Pump]
     open_relay: Callable[[str], Relay]  # control address -> the next worker
     spawn: Callable[[Callable[[], None]], None]  # run it in a supervised thread

@@ -72,7 +72,7 @@ class Worker:
             memory_free_bytes=memory.free_bytes,
             memory_used_bytes=memory.used_bytes,
             state=_state(loaded, chain),
-            shard=None if loaded is None else loaded.held,
+            shard=None if loaded is None else _held(loaded.spec),
             epoch=self._epoch,
             failure=self._failure,
             links=() if chain is None or chain.pump is None else (chain.pump.counters(),),
@@ -93,16 +93,15 @@ class Worker:
         Returns whether anything had to be loaded, and the seconds it took. Raises StoreError naming a file
         that is missing or altered, WorkerError if the session cannot be made.
         """
-        held = _held(spec)
         with self._transition:
-            if self._loaded is not None and self._loaded.held == held:
+            if self._loaded is not None and self._loaded.spec == spec:
                 return False, 0.0
             start_s = time.monotonic()
             for blob in spec.files:
                 self._store.verify(blob)
             self.unload()
             session = self._parts.open_session(self._store.path(spec.graph.sha256), spec)
-            self._loaded = _Loaded(_OneAtATime(session), held)
+            self._loaded = _Loaded(_OneAtATime(session), spec)
             return True, time.monotonic() - start_s
 
     def wire(self, wiring: Wiring) -> str:
@@ -121,7 +120,7 @@ class Worker:
                 return self._chain.address
             self._unwire()
             self._epoch, self._failure = wiring.epoch, ""
-            self._chain = self._open_chain(self._loaded.session, wiring)
+            self._chain = self._open_chain(self._loaded, wiring)
             return self._chain.address
 
     def execute(self, steps: Iterable[Step], timeout_s: float) -> Iterator[Step]:
@@ -146,11 +145,11 @@ class Worker:
             self._unwire()
             self._loaded = None
 
-    def _open_chain(self, session: Session, wiring: Wiring) -> "_Chain":
+    def _open_chain(self, loaded: "_Loaded", wiring: Wiring) -> "_Chain":
         if not wiring.data_addresses:
             return _Chain(wiring)
         link = self._parts.connect(wiring)
-        chain = _Chain(wiring, link, self._parts.open_pump(session, link, wiring))
+        chain = _Chain(wiring, link, self._parts.open_pump(loaded.session, link, wiring, loaded.spec))
         self._parts.spawn(lambda: self._run_pump(chain))
         return chain
 
@@ -195,7 +194,7 @@ class _OneAtATime:
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     session: Session
-    held: ShardHeld
+    spec: ShardSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,153 @@
+"""cluster=local: workers started on this machine for one run, found by mDNS on loopback like any others."""
+
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from hyperlane.artifacts import Cluster
+from hyperlane.cluster.interfaces import LOOPBACK
+from hyperlane.cluster.lab import Announced
+from hyperlane.cluster.source import Surroundings
+from hyperlane.errors import ClusterError, ConfigError
+from hyperlane.worker.profile import host_total_bytes
+
+STOP_TIMEOUT_S = 5.0
+
+
+@dataclass(kw_only=True, slots=True)
+class Local:
+    """`workers` processes of `threads` compute threads each; the machine's memory is split among them."""
+
+    workers: int = 2
+    threads: int = 1
+    interface: str | None = None  # loopback unless given
+    start_timeout_s: float = 20.0
+    probe_timeout_s: float = 2.0
+    snapshot: str | None = None
+
+    @asynccontextmanager
+    async def open(self, surroundings: Surroundings) -> AsyncIterator["Started"]:
+        if self.workers < 1:
+            raise ConfigError(f"cluster.workers is {self.workers}; it must be at least 1")
+        cluster = f"local-{secrets.token_hex(4)}"
+        with tempfile.TemporaryDirectory(prefix="hyperlane-") as temporary:
+            logs = surroundings.log_folder or Path(temporary)
+            logs.mkdir(parents=True, exist_ok=True)
+            processes: list[Process] = []
+            try:
+                for index in range(self.workers):
+                    process = await self._start(index, cluster, surroundings.store_root, logs)
+                    processes.append(process)
+                yield Started(
+                    Announced(
+                        cluster,
+                        self.interface,
+                        self.workers,
+                        self.start_timeout_s,
+                        self.probe_timeout_s,
+                        (LOOPBACK,),
+                    ),
+                    tuple(processes),
+                )
+            finally:
+                with trio.CancelScope(shield=True):
+                    await _stop(processes)
+
+    async def _start(self, index: int, cluster: str, store_root: Path, logs: Path) -> "Process":
+        name = f"local-{index}"
+        options = {
+            "--name": name,
+            "--cluster": cluster,
+            "--store": str(store_root),
+            "--threads": str(self.threads),
+            "--memory-bytes": str(host_total_bytes() // self.workers),
+        }
+        if self.interface is not None:
+            options["--interface"] = self.interface
+        command = [sys.executable, "-m", "hyperlane.worker", "--parent-stdin"]
+        command += [word for option in options.items() for word in option]
+        log = logs / f"{name}.log"
+        with log.open("wb") as output:
+            # A session of its own: Ctrl-C is for the coordinator, which then closes the workers' stdin.
+            popen = await trio.lowlevel.open_process(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return Process(name, popen, log)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One worker process and what it writes."""
+
+    name: str
+    popen: trio.Process
+    log: Path
+
+    async def fail_when_dead(self) -> None:
+        """Returns never; raises ClusterError with the process's last words."""
+        status = await self.popen.wait()
+        lines = self.log.read_text(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        raise ClusterError(f"worker {self.name} ended with status {status}: {last}")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    announced: Announced
+    processes: tuple[Process, ...]
+
+    async def find(self) -> Cluster:
+        """Raises ClusterError as soon as one of the processes ends, or if not all of them can be used."""
+        found: list[Cluster] = []
+        async with _first_error() as nursery:
+            for process in self.processes:
+                nursery.start_soon(process.fail_when_dead)
+            found.append(await self.announced.find())
+            nursery.cancel_scope.cancel()
+        cluster = found[0]
+        missing = {process.name for process in self.processes} - {one.name for one in cluster.workers}
+        if missing:
+            waited_s = self.announced.browse_timeout_s
+            reasons = "".join(
+                f"; {one.name}: {one.reason}" for one in cluster.rejected if one.name in missing
+            )
+            raise ClusterError(f"{', '.join(sorted(missing))} did not get ready in {waited_s:g} s{reasons}")
+        return cluster
+
+
+@asynccontextmanager
+async def _first_error() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose ClusterError comes out as itself, not within a group."""
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except* ClusterError as group:
+        raise group.exceptions[0] from None
+
+
+async def _stop(processes: Sequence[Process]) -> None:
+    """Close stdin, on which workers say goodbye and exit; kill those that do not."""
+    async with trio.open_nursery() as nursery:
+        for process in processes:
+            nursery.start_soon(_stop_one, process.popen)
+
+
+async def _stop_one(popen: trio.Process) -> None:
+    assert popen.stdin is not None
+    await popen.stdin.aclose()
+    with trio.move_on_after(STOP_TIMEOUT_S):
+        await popen.wait()
+        return
+    popen.kill()
+    await popen.wait()

@@ -1,0 +1,60 @@
+"""The parts of a worker that runs: ONNX session, data links, pump, gRPC relay."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyperlane.control.client import ControlClient
+from hyperlane.control.types import ShardSpec, Wiring
+from hyperlane.transport.codec import make_codec
+from hyperlane.transport.link import Receiver, Sender, connect
+from hyperlane.worker.parts import Parts, Session
+from hyperlane.worker.pump import Pump
+
+if TYPE_CHECKING:
+    from hyperlane.worker.options import Options
+
+CONNECT_TIMEOUT_S = 5.0
+QUEUE_DEPTH = 8
+MAX_FRAME_BYTES = 256 << 20
+
+
+def live_parts(
+    options: "Options",
+    receiver: Receiver,
+    name: Callable[[], str],
+    spawn: Callable[[Callable[[], None]], None],
+) -> Parts:
+    """`name` gives the worker's present name; `spawn` runs a pump in a supervised thread."""
+
+    def open_session(graph: Path, spec: ShardSpec) -> Session:
+        # Imported here: a worker is ready before ONNX Runtime is.
+        from hyperlane.worker import session
+
+        return session.Session(
+            graph, slots=spec.slots, context=spec.context, threads=options.threads, device=options.device
+        )
+
+    def connect_next(wiring: Wiring) -> Sender:
+        return connect(
+            wiring.data_addresses, wiring.identity, timeout_s=CONNECT_TIMEOUT_S, queue_depth=QUEUE_DEPTH
+        )
+
+    def open_pump(session: Session, sender: Sender, wiring: Wiring, spec: ShardSpec) -> Pump:
+        return Pump(
+            receiver=receiver,
+            session=session,
+            sender=sender,
+            wiring=wiring,
+            codec=make_codec(wiring.codec),
+            worker=name(),
+            dtype=spec.dtype,
+        )
+
+    return Parts(
+        open_session=open_session,
+        connect=connect_next,
+        open_pump=open_pump,
+        open_relay=lambda address: ControlClient(address, "next in the chain"),
+        spawn=spawn,
+    )

@@ -1,0 +1,93 @@
+"""The command line of hyperlane-worker."""
+
+import argparse
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperlane.cluster.announce import check_name
+from hyperlane.cluster.interfaces import LOOPBACK, addresses_of, lan_addresses
+from hyperlane.errors import ConfigError
+
+DEFAULT_STORE = "~/.cache/hyperlane"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    name: str
+    cluster: str
+    interface: str | None
+    host: str | None
+    control_port: int
+    data_port: int
+    threads: int
+    store: Path
+    memory_bytes: int | None
+    device: str
+    allow_lan: bool
+    parent_stdin: bool
+
+    @property
+    def bind_host(self) -> str:
+        """The address to listen on."""
+        if self.host is not None:
+            return self.host
+        if not self.allow_lan:
+            return LOOPBACK
+        return "0.0.0.0" if self.interface is None else addresses_of(self.interface)[0]
+
+    @property
+    def announced_hosts(self) -> tuple[str, ...]:
+        """The addresses at which others reach this worker."""
+        if self.bind_host != "0.0.0.0":
+            return (self.bind_host,)
+        return tuple(addresses_of(self.interface) if self.interface else lan_addresses()) or (LOOPBACK,)
+
+
+def parse(argv: Sequence[str] | None) -> Options:
+    """Raises ConfigError for values that cannot work; argparse itself exits with 2 on malformed ones."""
+    given = vars(_parser().parse_args(argv))
+    options = Options(**{**given, "store": Path(given["store"]).expanduser()})
+    check_name(options.name)
+    check_name(options.cluster)
+    if not options.allow_lan and not options.bind_host.startswith("127."):
+        raise ConfigError(
+            f"--host {options.bind_host} lets others reach this worker, and nothing authenticates them; "
+            "give --allow-lan too if that is what you want"
+        )
+    if options.threads < 1:
+        raise ConfigError(f"--threads is {options.threads}; it must be at least 1")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hyperlane-worker", description="Offer this machine to a Hyperlane cluster."
+    )
+    add = parser.add_argument
+    add(
+        "--name", default=_default_name(), help="default: this machine's name; made unique within the cluster"
+    )
+    add("--cluster", default="lab", help="the cluster to belong to (default: lab)")
+    add("--interface", help="announce and listen on this interface only (its name or address)")
+    add("--host", help="the address to listen on (default: loopback; with --allow-lan every address)")
+    add("--control-port", type=int, default=0, metavar="PORT", help="default: any free port")
+    add("--data-port", type=int, default=0, metavar="PORT", help="default: any free port")
+    add("--threads", type=int, default=os.cpu_count() or 1, help="compute threads (default: all cores)")
+    add(
+        "--store", default=DEFAULT_STORE, metavar="FOLDER", help=f"the layer store (default: {DEFAULT_STORE})"
+    )
+    add("--memory-bytes", type=int, metavar="N", help="use at most so much memory")
+    add("--device", default="cpu", help="cpu or cuda:0 (default: cpu)")
+    add("--allow-lan", action="store_true", help="let other machines use this worker, without authentication")
+    add("--parent-stdin", action="store_true", help="exit when standard input closes")
+    return parser
+
+
+def _default_name() -> str:
+    allowed = (
+        char if char.isalnum() and char.isascii() else "-" for char in socket.gethostname().split(".")[0]
+    )
+    return "".join(allowed).strip("-")[:26] or "worker"
