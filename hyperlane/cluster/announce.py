@@ -1,17 +1,17 @@
 """A worker's mDNS entry: `<name>@<cluster>._hyperlane._tcp.local.` and the records that describe it."""
 
-import random
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from zeroconf import Error as ZeroconfError
-from zeroconf import IPVersion, NonUniqueNameException, ServiceInfo, Zeroconf
+from zeroconf import DNSText, IPVersion, NonUniqueNameException, ServiceInfo, Zeroconf
 
 from hyperlane.cluster.interfaces import multicast_interfaces
 from hyperlane.errors import ClusterError, ConfigError
 
+DNS_TYPE_TXT = 16
+DNS_CLASS_IN = 1
 SERVICE_TYPE = "_hyperlane._tcp.local."
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,29}")
 NAMES_TRIED = 100
@@ -71,18 +71,30 @@ class Announcement:
         self._zeroconf.close()
 
     def _register(self, entry: Entry) -> Entry:
-        # RFC 6762, 8.1: hosts that start together must not probe together, or neither sees the other.
-        time.sleep(random.uniform(0, 0.25))
         for number in range(1, NAMES_TRIED):
             candidate = entry if number == 1 else replace(entry, name=f"{entry.name}-{number}")
+            service = to_service(candidate)
             try:
-                self._zeroconf.register_service(to_service(candidate))
+                self._zeroconf.register_service(service)
+                if not self._lost_to_another(candidate):
+                    return candidate
+                self._zeroconf.unregister_service(service)
             except NonUniqueNameException:
                 continue
             except (ZeroconfError, OSError) as error:
                 raise ClusterError(f"cannot announce {entry.name} by mDNS: {error}") from error
-            return candidate
         raise ClusterError(f"{NAMES_TRIED} workers are called {entry.name}; give this one another --name")
+
+    def _lost_to_another(self, entry: Entry) -> bool:
+        """Whether another took the name in the same instant, unseen by either's probes, and may keep it."""
+        texts = self._zeroconf.cache.get_all_by_details(entry.instance, DNS_TYPE_TXT, DNS_CLASS_IN)
+        rivals = [
+            ServiceInfo(SERVICE_TYPE, entry.instance, properties=text.text)
+            for text in texts
+            if isinstance(text, DNSText)
+        ]
+        identities = [(rival.properties.get(b"identity") or b"").decode() for rival in rivals]
+        return any(identity < entry.identity for identity in identities)
 
 
 def check_name(name: str) -> None:

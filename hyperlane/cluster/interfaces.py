@@ -30,7 +30,7 @@ def lan_addresses() -> list[str]:
 
 
 def multicast_interfaces(interface: str | None, hosts: Sequence[str] = ()) -> Sequence[str] | InterfaceChoice:
-    """Where mDNS speaks: on the interface asked for, on loopback alone for a worker there, else everywhere."""
+    """Where mDNS speaks: on the interface asked for, on loopback for a worker there, else everywhere."""
     if interface is not None:
         return addresses_of(interface)
     if hosts and all(ipaddress.ip_address(host).is_loopback for host in hosts):

@@ -81,4 +81,6 @@ def explain(error: Exception, who: str, method: str, timeout_s: float) -> Hyperl
 
 
 def _code(error: BaseException | None) -> Any:
+    if isinstance(error, grpc.FutureCancelledError):
+        return grpc.StatusCode.CANCELLED
     return error.code() if isinstance(error, grpc.RpcError) else None

@@ -51,6 +51,7 @@ async def _serve(options: Options) -> None:
         ports.server.start(worker)
         try:
             async with _announced(worker, options, ports) as announcement:
+                await trio.lowlevel.checkpoint()  # told to stop meanwhile?
                 _say_ready(worker, options)
                 await _announce_free_memory(announcement, memory)
         finally:

@@ -1,0 +1,165 @@
+"""Parts of a worker without ONNX and sockets: each records what was done with it."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlane.artifacts import Blob
+from hyperlane.control.client import ControlClient
+from hyperlane.control.types import LinkCounters, ShardSpec, Wiring
+from hyperlane.errors import TransportError, WorkerError
+from hyperlane.model.store import LayerStore
+from hyperlane.worker.parts import Parts
+from hyperlane.worker.profile import Memory
+from hyperlane.worker.worker import About, Worker
+
+WIDTH = 2
+
+
+@dataclass(slots=True)
+class FakeResult:
+    hidden_RD: NDArray[Any] | None = None
+    ids_NK: NDArray[Any] | None = None
+    logits_NK: NDArray[Any] | None = None
+    logsumexp_N: NDArray[Any] | None = None
+    logits_NV: NDArray[Any] | None = None
+
+
+@dataclass(slots=True)
+class FakeSession:
+    """Adds `stop - start` to every value; the last shard returns row sums as its candidates."""
+
+    spec: ShardSpec
+
+    def run(self, runs: Sequence[Any], rows: NDArray[Any], want_logits: bool) -> FakeResult:
+        if runs[0].position >= self.spec.context:
+            raise WorkerError(f"position {runs[0].position} is beyond the context of {self.spec.context}")
+        hidden_RD = np.repeat(rows[:, None], WIDTH, 1) if self.spec.first else rows
+        hidden_RD = hidden_RD.astype(np.float32) + (self.spec.stop - self.spec.start)
+        if not self.spec.last:
+            return FakeResult(hidden_RD=hidden_RD)
+        sums_N = hidden_RD.sum(1)
+        if want_logits:
+            return FakeResult(logits_NV=hidden_RD)
+        return FakeResult(
+            ids_NK=sums_N[:, None].astype(np.int32), logits_NK=sums_N[:, None], logsumexp_N=sums_N
+        )
+
+
+@dataclass(slots=True)
+class FakeLink:
+    address: str
+    closed: bool = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass(slots=True)
+class FakePump:
+    """Runs until it is stopped, or fails with `failure` as soon as it is told to."""
+
+    fail: threading.Event = field(default_factory=threading.Event)
+    stopped: bool = False
+    failure: Exception = field(default_factory=lambda: TransportError("the next worker is gone"))
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.wait(0.01):
+            if self.fail.is_set():
+                raise self.failure
+        self.stopped = True
+
+    def counters(self) -> LinkCounters:
+        return LinkCounters(target="next", codec="raw", frames=3, wire_bytes=30, fp16_bytes=20)
+
+
+@dataclass(slots=True)
+class Workshop:
+    """Makes workers, and keeps what they were made of."""
+
+    root: Path
+    sessions: list[FakeSession] = field(default_factory=list)
+    links: list[FakeLink] = field(default_factory=list)
+    pumps: list[FakePump] = field(default_factory=list)
+    threads: list[threading.Thread] = field(default_factory=list)
+    unreachable: bool = False
+
+    def worker(self, name: str = "w") -> Worker:
+        about = About(
+            name=name,
+            identity=f"{name}#01",
+            cluster="c",
+            device="cpu",
+            hosts=("127.0.0.1",),
+            control_port=1,
+            data_port=2,
+        )
+        memory = Memory(total_bytes=1000, free_bytes=600, used_bytes=400)
+        store = LayerStore(self.root / name)
+        return Worker(about, store, self._parts(), memory=lambda: memory, rejected=lambda: ("bad magic",))
+
+    def close(self) -> None:
+        for thread in self.threads:
+            thread.join(10)
+
+    def _parts(self) -> Parts:
+        return Parts(
+            open_session=self._open_session,
+            connect=self._connect,
+            open_pump=self._open_pump,
+            open_relay=ControlClient,
+            spawn=self._spawn,
+        )
+
+    def _open_session(self, graph: Path, spec: ShardSpec) -> FakeSession:
+        assert graph.is_file()
+        self.sessions.append(FakeSession(spec))
+        return self.sessions[-1]
+
+    def _connect(self, wiring: Wiring) -> FakeLink:
+        if self.unreachable:
+            raise TransportError(f"cannot reach {wiring.identity}")
+        self.links.append(FakeLink(wiring.data_addresses[0]))
+        return self.links[-1]
+
+    def _open_pump(self, session: Any, link: Any, wiring: Wiring, spec: ShardSpec) -> FakePump:
+        self.pumps.append(FakePump())
+        return self.pumps[-1]
+
+    def _spawn(self, run: Callable[[], None]) -> None:
+        self.threads.append(threading.Thread(target=run))
+        self.threads[-1].start()
+
+
+def shard_spec(store: LayerStore, **changes: Any) -> ShardSpec:
+    """A shard whose files `store` holds."""
+    return make_spec(store.put(b"graph"), (store.put(b"weights" * 1000),), **changes)
+
+
+def make_spec(graph: Blob, weights: tuple[Blob, ...], **changes: Any) -> ShardSpec:
+    plain: dict[str, Any] = {
+        "key": "deployment",
+        "start": 0,
+        "stop": 4,
+        "first": True,
+        "last": True,
+        "slots": 2,
+        "context": 64,
+        "dtype": "float32",
+    }
+    return ShardSpec(graph=graph, weights=weights, **{**plain, **changes})
+
+
+def wiring(epoch: int = 1, **changes: Any) -> Wiring:
+    plain: dict[str, Any] = {
+        "identity": "next#02",
+        "data_addresses": ("127.0.0.1:9",),
+        "control_address": None,
+        "codec": "raw",
+    }
+    return Wiring(epoch=epoch, **{**plain, **changes})
