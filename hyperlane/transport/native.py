@@ -1,0 +1,14 @@
+"""The extension module, where it was built: the one place that decides whether codecs run native."""
+
+from functools import cache
+from types import ModuleType
+
+
+@cache
+def extension() -> ModuleType | None:
+    """`hyperlane._native`, or None where the package was installed without a compiler."""
+    try:
+        from hyperlane import _native
+    except ImportError:
+        return None
+    return _native
