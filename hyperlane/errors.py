@@ -46,3 +46,11 @@ class WorkerError(HyperlaneError):
 def one_line(error: BaseException) -> str:
     """The message of `error` as one line of text."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_known(error: BaseException) -> BaseException:
+    """The one error of a nursery's group that a user can act on; else the first."""
+    if isinstance(error, BaseExceptionGroup):
+        known, _ = error.split((HyperlaneError, KeyboardInterrupt))
+        return first_known((known or error).exceptions[0])
+    return error

@@ -1,0 +1,182 @@
+"""The chain of workers as the coordinator drives it: wiring over the control plane, steps over the data links."""
+
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hyperlane.artifacts import Deployment, LinkReport, Shard
+from hyperlane.control.client import ControlClient
+from hyperlane.control.types import Wiring
+from hyperlane.errors import TransportError, WorkerError
+from hyperlane.generate.engine import Rows
+from hyperlane.generate.scheduler import Step
+from hyperlane.transport.frame import WANT_LOGITS, Frame, Kind
+from hyperlane.transport.link import Receiver, Sender, connect, open_receiver
+
+COORDINATOR = "coordinator"
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkOptions:
+    """How links are opened; `step_timeout_s` is the longest silence before the chain counts as broken."""
+
+    native: bool
+    queue_depth: int
+    max_frame_bytes: int
+    connect_timeout_s: float
+    step_timeout_s: float
+
+
+@dataclass(slots=True)
+class Chain:
+    """An epoch of wired workers. Steps come back in the order in which they were sent."""
+
+    deployment: Deployment
+    clients: Sequence[ControlClient]
+    epoch: int
+    receiver: Receiver
+    sender: Sender
+    step_timeout_s: float
+    _last_link: LinkReport | None = field(default=None)
+
+    def send(self, step: Step, *, whole_rows: bool) -> None:
+        payload = np.asarray(step.token_ids, "<i4")
+        frame = Frame(
+            kind=Kind.TOKENS,
+            codec=0,
+            flags=WANT_LOGITS if whole_rows else 0,
+            epoch=self.epoch,
+            lane=step.lane,
+            step=step.number,
+            rows=len(payload),
+            width=1,
+            runs=step.runs,
+            payload=payload,
+        )
+        self.sender.send(frame, timeout_s=self.step_timeout_s)
+
+    def receive(self, step: Step, check: Callable[[], None]) -> Rows:
+        """The result of `step`; WorkerError where a worker failed or the chain fell silent."""
+        frame = self._next_frame(check)
+        if frame.kind == Kind.ERROR:
+            raise WorkerError(bytes(frame.payload).decode(errors="replace"))
+        if frame.step != step.number:
+            raise TransportError(f"the result of step {frame.step} came where that of {step.number} was due; run again")
+        return _rows(frame)
+
+    def reports(self) -> tuple[LinkReport, ...]:
+        """What each link carried in this epoch, in chain order."""
+        shards = self.deployment.shards
+        first = LinkReport(
+            source=COORDINATOR,
+            target=shards[0].worker,
+            codec="tokens",
+            frames=self.sender.frames,
+            wire_bytes=self.sender.wire_bytes,
+            fp16_bytes=0,
+        )
+        rest = [
+            LinkReport(
+                source=shard.worker,
+                target=link.target,
+                codec=link.codec,
+                frames=link.frames,
+                wire_bytes=link.wire_bytes,
+                fp16_bytes=link.fp16_bytes,
+            )
+            for shard, client in zip(shards, self.clients, strict=True)
+            for link in client.stats().result().links
+        ]
+        return (first, *rest)
+
+    def _next_frame(self, check: Callable[[], None]) -> Frame:
+        deadline_s = time.monotonic() + self.step_timeout_s
+        while time.monotonic() < deadline_s:
+            check()
+            try:
+                frame = self.receiver.recv(POLL_S)
+            except TimeoutError:
+                self._raise_failure()
+                continue
+            if frame.epoch == self.epoch:
+                return frame
+        raise WorkerError(f"the chain was silent for {self.step_timeout_s:g} s; look at the workers' logs, or raise transport.step_timeout_s")
+
+    def _raise_failure(self) -> None:
+        """Ask the workers why nothing comes; a step may just take long."""
+        for shard, client in zip(self.deployment.shards, self.clients, strict=True):
+            stats = client.stats().result()
+            if stats.failure:
+                raise WorkerError(f"worker {shard.worker} failed: {stats.failure}")
+            if stats.epoch != self.epoch:
+                raise WorkerError(f"worker {shard.worker} was taken over by another run (epoch {stats.epoch}); run again")
+
+
+@contextmanager
+def open_chain(deployment: Deployment, options: LinkOptions) -> Iterator[Chain]:
+    """Wire the workers for a new epoch, last one first, and connect to both ends."""
+    shards = deployment.shards
+    with ExitStack() as exits:
+        clients = [exits.enter_context(ControlClient(shard.control_address, shard.worker)) for shard in shards]
+        stats = [client.stats().result() for client in clients]
+        epoch = max(found.epoch for found in stats) + 1
+        identity = f"{COORDINATOR}#{uuid.uuid4().hex[:8]}"
+        receiver = open_receiver(
+            local_host(shards[-1]),
+            0,
+            identity,
+            queue_depth=options.queue_depth,
+            max_frame_bytes=options.max_frame_bytes,
+            native=options.native,
+        )
+        exits.callback(receiver.close)
+        nexts = [
+            Wiring(
+                epoch=epoch,
+                identity=found.identity,
+                data_addresses=shard.data_addresses,
+                control_address=shard.control_address,
+                codec=codec,
+            )
+            for shard, found, codec in zip(shards[1:], stats[1:], deployment.codecs, strict=True)
+        ]
+        home = Wiring(
+            epoch=epoch, identity=identity, data_addresses=(receiver.address,), control_address=None, codec="raw"
+        )
+        for client, wiring in reversed(list(zip(clients, [*nexts, home], strict=True))):
+            client.wire(wiring).result()
+        sender = connect(
+            shards[0].data_addresses,
+            stats[0].identity,
+            timeout_s=options.connect_timeout_s,
+            queue_depth=options.queue_depth,
+            native=options.native,
+        )
+        exits.callback(sender.close)
+        yield Chain(deployment, clients, epoch, receiver, sender, options.step_timeout_s)
+
+
+def local_host(shard: Shard) -> str:
+    """This machine's address on the path to a worker: where the worker can reach us."""
+    host, _, port = shard.control_address.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, int(port)))  # sends nothing; the kernel only chooses a route
+        return str(probe.getsockname()[0])
+
+
+def _rows(frame: Frame) -> Rows:
+    if frame.kind == Kind.LOGITS:
+        logits_NV = np.frombuffer(frame.payload, "<f4").reshape(frame.rows, frame.width)
+        return Rows(np.broadcast_to(np.arange(frame.width), logits_NV.shape), logits_NV)
+    if frame.kind != Kind.CANDIDATES:
+        raise TransportError(f"the last worker sent a frame of kind {frame.kind}, not candidates or logits")
+    count = frame.rows * frame.width
+    ids_NK = np.frombuffer(frame.payload, "<i4", count).reshape(frame.rows, frame.width)
+    logits_NK = np.frombuffer(frame.payload, "<f4", count, offset=4 * count).reshape(frame.rows, frame.width)
+    return Rows(ids_NK.astype(np.int64), logits_NK)

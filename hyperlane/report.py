@@ -1,0 +1,44 @@
+"""A generation as figures: the table at the end of a run, and a line of a sweep's table."""
+
+import statistics
+
+from rich.table import Table
+
+from hyperlane.artifacts import Generation, LinkReport
+
+
+def summary(generation: Generation, folder: str) -> Table:
+    """One row a figure."""
+    table = Table(show_header=False, title="run", title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows(generation).items():
+        table.add_row(name, value)
+    table.add_row("folder", folder)
+    return table
+
+
+def rows(generation: Generation) -> dict[str, str]:
+    """The figures as text, by name."""
+    hidden = [link for link in generation.links if link.fp16_bytes]
+    requests = generation.requests
+    tokens = sum(len(request.token_ids) for request in requests)
+    first_s = statistics.median(request.ttft_s for request in requests)
+    speed = statistics.median(request.decode_tokens_per_s for request in requests)
+    return {
+        "workers": str(len(generation.workers)),
+        "layers": ", ".join(f"{w.name} {w.start}:{w.stop} ({w.stop - w.start})" for w in generation.workers),
+        "tokens": f"{sum(len(r.prompt_token_ids) for r in requests)} in, {tokens} out",
+        "bytes on the wire": f"{sum(link.wire_bytes for link in generation.links):,} (hidden states {sum(link.wire_bytes for link in hidden):,})",
+        "compression": compression(hidden),
+        "time to first token": f"{first_s:.3f} s" + (" (median)" if len(requests) > 1 else ""),
+        "tokens per second": f"{speed:.1f}" + (" (median of a request)" if len(requests) > 1 else ""),
+    }
+
+
+def compression(hidden: list[LinkReport]) -> str:
+    """Hidden states against the same rows as FP16, headers and checksums counted."""
+    if not hidden:
+        return "no hidden states crossed a link"
+    ratio = sum(link.fp16_bytes for link in hidden) / sum(link.wire_bytes for link in hidden)
+    return f"{ratio:.2f} times smaller than FP16 ({', '.join(sorted({link.codec for link in hidden}))})"

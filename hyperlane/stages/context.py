@@ -1,0 +1,91 @@
+"""What the stages of one run share: the configuration, the artifacts so far, and what is opened on first use."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+import trio
+from rich.console import Console
+
+from hyperlane.artifacts import Cluster, Deployment, Generation, Manifest, Plan
+from hyperlane.cluster.source import Finder, Surroundings
+from hyperlane.config import Config
+from hyperlane.model.source import Checkpoint, resolve
+from hyperlane.model.store import LayerStore
+from hyperlane.rundir import RunDir
+from hyperlane.stages.prompts import read_prompts
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Context:
+    """One run. `artifacts` maps a stage's name to what it made; `inputs` names what was read from outside."""
+
+    config: Config
+    run_dir: RunDir
+    prompts: tuple[str, ...]
+    console: Console
+    artifacts: dict[str, object] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    streamed: bool = False  # the text is on the terminal already
+    _exits: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _source: Finder | None = None
+    _live: Cluster | None = None
+    _checkpoint: Checkpoint | None = None
+
+    @staticmethod
+    @asynccontextmanager
+    async def open(config: Config, run_dir: RunDir) -> "AsyncIterator[Context]":
+        """A context whose workers and links end with it."""
+        prompts = read_prompts(config) if "generate" in config.stages else ()
+        async with AsyncExitStack() as exits:
+            yield Context(config, run_dir, prompts, Console(stderr=True, highlight=False), _exits=exits)
+
+    async def probe(self) -> Cluster:
+        """The workers as they are now; a cluster that is made of processes starts them."""
+        if self._source is None:
+            self._source = await self._exits.enter_async_context(
+                self.config.cluster.open(Surroundings(store_root=self.store.root, log_folder=self.run_dir.root / "workers"))
+            )
+        self._live = await self._source.find()
+        return self._live
+
+    async def live(self) -> Cluster:
+        """The workers as this run last saw them."""
+        return self._live or await self.probe()
+
+    async def checkpoint(self) -> Checkpoint:
+        """The model's files and config; reading them imports torch, which takes seconds, so it happens once."""
+        if self._checkpoint is None:
+            model = self.config.model
+            self._checkpoint = await trio.to_thread.run_sync(
+                resolve, model.source, model.revision, model.architecture, model.seed, abandon_on_cancel=True
+            )
+            self.inputs["model"] = self._checkpoint.identity
+        return self._checkpoint
+
+    @property
+    def store(self) -> LayerStore:
+        return LayerStore(self.config.store.path)
+
+    @property
+    def cluster(self) -> Cluster:
+        return cast(Cluster, self.artifacts["discover"])
+
+    @property
+    def plan(self) -> Plan:
+        return cast(Plan, self.artifacts["plan"])
+
+    @property
+    def manifest(self) -> Manifest:
+        return cast(Manifest, self.artifacts["export"])
+
+    @property
+    def deployment(self) -> Deployment:
+        return cast(Deployment, self.artifacts["deploy"])
+
+    @property
+    def generation(self) -> Generation:
+        return cast(Generation, self.artifacts["generate"])

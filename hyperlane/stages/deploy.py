@@ -1,0 +1,90 @@
+"""deploy: every worker gets its shard, and only the layers that it lacks."""
+
+import trio
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+from hyperlane.artifacts import Blob, Deployment, Manifest, Placement, Plan, Shard, WorkerInfo
+from hyperlane.control.client import ControlClient
+from hyperlane.control.types import ShardSpec
+from hyperlane.errors import ClusterError
+from hyperlane.model.assemble import assemble, shard_blobs
+from hyperlane.model.store import LayerStore
+from hyperlane.stages.context import Context
+
+
+async def run(context: Context) -> Deployment:
+    """Deploy to all workers of the plan at once; WorkerError or StoreError names the one that failed."""
+    plan, manifest, store = context.plan, context.manifest, context.store
+    live = {worker.name: worker for worker in (await context.live()).workers}
+    missing = [p.worker for p in plan.placements if p.worker not in live]
+    if missing:
+        raise ClusterError(f"the plan uses worker {missing[0]}, which was not found; run stages=[discover,plan,deploy,generate]")
+    shards: dict[str, Shard] = {}
+    columns = (TextColumn("deploy: {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=context.console, transient=True) as bar:
+
+        async def one(placement: Placement) -> None:
+            task = bar.add_task(placement.worker, total=None)
+            shards[placement.worker] = await _deploy(placement, live[placement.worker], plan, manifest, store, bar, task)
+
+        async with trio.open_nursery() as nursery:
+            for placement in plan.placements:
+                nursery.start_soon(one, placement)
+    return Deployment(
+        key=manifest.key,
+        shards=tuple(shards[placement.worker] for placement in plan.placements),
+        codecs=plan.codecs,
+        slots=plan.slots,
+        context=plan.context,
+        hidden_size=manifest.hidden_size,
+        vocab_size=manifest.vocab_size,
+        dtype=manifest.dtype,
+    )
+
+
+def show(context: Context) -> None:
+    for shard in context.deployment.shards:
+        what = f"{shard.sent_files} files, {shard.sent_bytes / 2**20:,.1f} MiB sent" if shard.loaded else "already held it"
+        context.console.print(f"deploy: {shard.worker} layers {shard.start}:{shard.stop}, {what}")
+
+
+async def _deploy(
+    placement: Placement,
+    worker: WorkerInfo,
+    plan: Plan,
+    manifest: Manifest,
+    store: LayerStore,
+    bar: Progress,
+    task: TaskID,
+) -> Shard:
+    graph = await trio.to_thread.run_sync(_graph, manifest, store, placement.start, placement.stop)
+    spec = ShardSpec(
+        key=manifest.key,
+        graph=graph,
+        weights=shard_blobs(manifest, placement.start, placement.stop),
+        start=placement.start,
+        stop=placement.stop,
+        first=placement.start == 0,
+        last=placement.stop == manifest.layers,
+        slots=plan.slots,
+        context=plan.context,
+    )
+    with ControlClient(worker.control_address, worker.name) as client:
+        loaded = await client.load_shard(
+            spec, store.path, progress=lambda sent, total: bar.update(task, completed=sent, total=total)
+        )
+    return Shard(
+        worker=worker.name,
+        start=placement.start,
+        stop=placement.stop,
+        digest=graph.sha256,
+        control_address=worker.control_address,
+        data_addresses=worker.data_addresses,
+        loaded=loaded.loaded,
+        sent_files=loaded.sent_files,
+        sent_bytes=loaded.sent_bytes,
+    )
+
+
+def _graph(manifest: Manifest, store: LayerStore, start: int, stop: int) -> Blob:
+    return store.put(assemble(manifest, store, start, stop))

@@ -1,0 +1,33 @@
+"""discover: the workers that answer, and why the others do not count."""
+
+from pathlib import Path
+
+from hyperlane.artifacts import Cluster, from_json
+from hyperlane.errors import ClusterError, ConfigError
+from hyperlane.stages.context import Context
+
+
+async def run(context: Context) -> Cluster:
+    """Probe the cluster, or take the recorded one that `cluster.snapshot` names."""
+    snapshot = context.config.cluster.snapshot
+    cluster = _recorded(Path(snapshot).expanduser()) if snapshot else await context.probe()
+    if not cluster.workers:
+        raise ClusterError(f"cluster.snapshot={snapshot} records no worker; give another")
+    return cluster
+
+
+def show(context: Context) -> None:
+    cluster = context.cluster
+    names = ", ".join(f"{worker.name} ({worker.device}, {worker.memory_free_bytes / 2**30:.1f} GiB free)" for worker in cluster.workers)
+    context.console.print(f"discover: {names}")
+    for rejected in cluster.rejected:
+        context.console.print(f"discover: {rejected.name} at {rejected.address} rejected: {rejected.reason}")
+
+
+def _recorded(path: Path) -> Cluster:
+    try:
+        return from_json(Cluster, path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cluster.snapshot={path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"cluster.snapshot={path} is {error}; take a run's discover/cluster.json") from error

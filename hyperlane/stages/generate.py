@@ -1,0 +1,122 @@
+"""generate: the prompts through the deployed chain; text streams to the terminal, tokens go to generation.json."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import trio
+from rich.console import Console
+from rich.markup import escape
+
+from hyperlane.artifacts import Deployment, Generation, WorkerRange
+from hyperlane.config import Config
+from hyperlane.generate.chain import Chain, LinkOptions, open_chain
+from hyperlane.generate.engine import Engine, Limits, Prompt
+from hyperlane.generate.sampling import Sampling
+from hyperlane.generate.scheduler import Scheduler
+from hyperlane.generate.tokenizer import Tokenizer
+from hyperlane.stages.context import Context
+from hyperlane.report import summary
+
+
+async def run(context: Context) -> Generation:
+    checkpoint = await context.checkpoint()
+    return await trio.to_thread.run_sync(_generate, context, Tokenizer.load(checkpoint))
+
+
+def show(context: Context) -> None:
+    """The texts that were not streamed, then the table."""
+    generation = context.generation
+    console = Console(highlight=False)
+    if context.streamed:
+        print()
+    elif len(generation.requests) == 1:
+        print(generation.requests[0].text)
+    else:
+        for number, request in enumerate(generation.requests, 1):
+            console.print(f"[bold]\\[{number}] {escape(request.prompt)}[/bold]")
+            print(request.text)
+    print()
+    console.print(summary(generation, str(context.run_dir.root)))
+
+
+def _generate(context: Context, tokenizer: Tokenizer) -> Generation:
+    config, deployment = context.config, context.deployment
+    prompts = [Prompt(i, text, encode(text, config, tokenizer)) for i, text in enumerate(context.prompts)]
+    with open_engine(config, deployment, tokenizer) as (engine, chain):
+        requests = engine.run(prompts, _printer(context), trio.from_thread.check_cancelled)
+        return Generation(requests=requests, links=chain.reports(), workers=ranges(deployment))
+
+
+@contextmanager
+def open_engine(config: Config, deployment: Deployment, tokenizer: Tokenizer) -> Iterator[tuple[Engine, Chain]]:
+    """A wired chain, and an engine that serves requests over it."""
+    generate, hops = config.generate, len(deployment.shards)
+    with open_chain(deployment, link_options(config)) as chain:
+        scheduler = Scheduler(
+            slots=deployment.slots,
+            lanes=min(generate.lanes or hops, deployment.slots),
+            context=deployment.context,
+            prefill_chunk=generate.prefill_chunk,
+            max_prefills_in_flight=hops + 1,
+        )
+        engine = Engine(
+            chain=chain,
+            scheduler=scheduler,
+            sampling=sampling(config),
+            limits=Limits(
+                max_new_tokens=generate.max_new_tokens, stop=tuple(generate.stop), ignore_eos=generate.ignore_eos
+            ),
+            stop_ids=tokenizer.stop_ids,
+            open_decoder=tokenizer.stream,
+        )
+        yield engine, chain
+
+
+def sampling(config: Config) -> Sampling:
+    generate = config.generate
+    return Sampling(
+        temperature=generate.temperature,
+        top_k=generate.top_k,
+        top_p=generate.top_p,
+        min_p=generate.min_p,
+        repetition_penalty=generate.repetition_penalty,
+        seed=generate.seed,
+    )
+
+
+def link_options(config: Config) -> LinkOptions:
+    transport = config.transport
+    return LinkOptions(
+        native=transport.native,
+        queue_depth=transport.queue_depth,
+        max_frame_bytes=transport.max_frame_bytes,
+        connect_timeout_s=transport.connect_timeout_s,
+        step_timeout_s=transport.step_timeout_s,
+    )
+
+
+def ranges(deployment: Deployment) -> tuple[WorkerRange, ...]:
+    return tuple(WorkerRange(name=shard.worker, start=shard.start, stop=shard.stop) for shard in deployment.shards)
+
+
+def encode(text: str, config: Config, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """A prompt's token ids: in the model's chat template, unless generate.raw_prompt."""
+    if config.generate.raw_prompt:
+        return tuple(tokenizer.encode(text))
+    system = config.generate.system
+    messages = [("system", system)] if system else []
+    return tuple(tokenizer.encode_chat([*messages, ("user", text)]))
+
+
+def _printer(context: Context) -> Callable[[int, str], None]:
+    """Shows the text of a lone prompt as it comes; of several, `show` prints one after another."""
+    if len(context.prompts) > 1 or not context.config.generate.stream:
+        return lambda index, piece: None
+    context.streamed = True
+
+    def show_piece(index: int, piece: str) -> None:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    return show_piece

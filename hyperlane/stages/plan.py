@@ -1,0 +1,40 @@
+"""plan: which worker holds which layers, written as plan.json and drawn as plan.svg."""
+
+import trio
+
+from hyperlane.artifacts import Plan
+from hyperlane.model.spec import read_spec
+from hyperlane.partition import place
+from hyperlane.partition.memory import Workload
+from hyperlane.stages.context import Context
+from hyperlane.stages.picture import draw_plan
+
+
+async def run(context: Context) -> Plan:
+    config = context.config
+    checkpoint = await context.checkpoint()
+    spec = await trio.to_thread.run_sync(
+        read_spec, checkpoint, config.model.dtype.value, config.quantization, abandon_on_cancel=True
+    )
+    generate = config.generate
+    workload = Workload(
+        slots=generate.slots,
+        context=min(generate.context, spec.max_positions),
+        prefill_chunk=min(generate.prefill_chunk, generate.context),
+    )
+    placements = place(config.partition, spec, context.cluster, workload)
+    plan = Plan(
+        model=spec,
+        partition=config.choices["partition"],
+        placements=placements,
+        codecs=(config.transport.codec.name,) * (len(placements) - 1),
+        slots=workload.slots,
+        context=workload.context,
+    )
+    context.run_dir.write_text("plan", "plan.svg", draw_plan(plan, context.cluster))
+    return plan
+
+
+def show(context: Context) -> None:
+    cut = ", ".join(f"{p.worker} {p.start}:{p.stop} ({p.memory_bytes / 2**30:.2f} GiB)" for p in context.plan.placements)
+    context.console.print(f"plan: {context.plan.partition}: {cut}")

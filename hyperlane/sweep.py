@@ -1,0 +1,86 @@
+"""`--multirun`: every job leaves a row, and the end of the sweep shows them as one table and one CSV."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from hyperlane.artifacts import Generation
+from hyperlane.rundir import write_atomic
+from hyperlane.report import rows as figures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One job of a sweep: what was set, what came of it, and its folder."""
+
+    job: int
+    overrides: dict[str, str]
+    figures: dict[str, str]
+    failure: str
+    folder: str
+
+
+def make_row(job: int, overrides: Sequence[str], generation: Generation | None, failure: str, folder: Path) -> Row:
+    return Row(
+        job=job,
+        overrides=dict(word.lstrip("+").partition("=")[::2] for word in overrides),
+        figures=figures(generation) if generation else {},
+        failure=failure,
+        folder=str(folder),
+    )
+
+
+def write_row(sweep_dir: Path, row: Row) -> None:
+    write_atomic(sweep_dir / "jobs" / f"{row.job}.json", json.dumps(asdict(row), indent=2) + "\n")
+
+
+def read_rows(sweep_dir: Path) -> list[Row]:
+    found = [Row(**json.loads(path.read_text())) for path in (sweep_dir / "jobs").glob("*.json")]
+    return sorted(found, key=lambda row: row.job)
+
+
+def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: what differs between the jobs, the figures, failures if any, the folder."""
+    names = list(dict.fromkeys(name for row in rows for name in row.overrides))
+    varied = [name for name in names if len({row.overrides.get(name) for row in rows}) > 1]
+    measured = list(dict.fromkeys(name for row in rows for name in row.figures))
+    failed = ["failure"] if any(row.failure for row in rows) else []
+    lines = [
+        [
+            str(row.job),
+            *(row.overrides.get(name, "") for name in varied),
+            *(row.figures.get(name, "") for name in measured),
+            *([row.failure] if failed else []),
+            row.folder,
+        ]
+        for row in rows
+    ]
+    return ["job", *varied, *measured, *failed, "folder"], lines
+
+
+class ResultsTable(Callback):  # type: ignore[misc]
+    """Hydra's hook at the end of a sweep: writes results.csv into the sweep's folder and prints the table."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        sweep_dir = Path(config.hydra.sweep.dir).resolve()
+        found = read_rows(sweep_dir)
+        if not found:
+            return
+        header, lines = table_of(found)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *lines])
+        write_atomic(sweep_dir / "results.csv", text.getvalue())
+        table = Table(*header, title=f"{len(lines)} jobs", title_justify="left")
+        for line in lines:
+            table.add_row(*line)
+        Console(highlight=False, markup=False).print(table)
+        print(f"results: {sweep_dir / 'results.csv'}", flush=True)

@@ -1,0 +1,79 @@
+"""From hidden states to a boundary's tables, and the measures that decide whether a codec may be used there. Pure."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlane.transport.codec.codebooks import DISTORTION
+from hyperlane.transport.codec.rotated import OUTLIER_ROW
+from hyperlane.transport.codec.rotation import blocks
+from hyperlane.transport.codec.tables import MAX_BITS, Tables
+
+SMALLEST_SCALE = np.float16(2**-6)
+SB4_BITS = 3.94  # a value, RMS and scales counted
+_LEAST_BITS = 3.5
+
+
+def calibrate(hidden_RD: NDArray[np.float32] | NDArray[np.float16]) -> Tables:
+    """Tables from the hidden states of a text; rows above 4 times the median RMS are left out.
+
+    Raises ValueError where not one finite row that is not zero is left.
+    """
+    rows = hidden_RD.astype(np.float64)
+    rows = rows[np.isfinite(rows).all(axis=1) & rows.any(axis=1)]
+    if not len(rows):
+        raise ValueError("calibration needs a finite row that is not zero")
+    rms = np.sqrt((rows * rows).mean(axis=1))
+    median = float(np.float32(np.median(rms)))
+    normal = rms <= OUTLIER_ROW * median
+    unit = rows[normal] / rms[normal, None]
+    scale = np.maximum(np.sqrt(unit.std(axis=0)).astype(np.float16), SMALLEST_SCALE)
+    order = np.argsort(-scale, kind="stable").astype(np.uint32)
+    bits = allot_bits((scale.astype(np.float64) ** 2)[order])
+    return Tables(median, unit.mean(axis=0).astype(np.float16), scale, order, bits)
+
+
+def allot_bits(sigma_D: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Bits of each block of sorted channels of deviations `sigma_D`: one at a time to where it removes most distortion.
+
+    Rotated, scaled back by sqrt(sigma), a block of distortion D leaves D * mean(sigma)^2 a value.
+    """
+    spans = blocks(len(sigma_D))
+    variance = [float(np.mean(sigma_D[a:b])) ** 2 for a, b in spans]
+    bits = [0] * len(spans)
+    width = len(sigma_D)
+    left = max(SB4_BITS * width - 16 - 8 * len(spans), _LEAST_BITS * width)
+    while True:
+        worth = {
+            block: variance[block] * (DISTORTION[bits[block]] - DISTORTION[bits[block] + 1])
+            for block, (a, b) in enumerate(spans)
+            if bits[block] < MAX_BITS and b - a <= left
+        }
+        if not worth:
+            return np.array(bits, np.uint8)
+        winner = max(worth, key=worth.__getitem__)
+        bits[winner] += 1
+        left -= spans[winner][1] - spans[winner][0]
+
+
+def relative_error(
+    hidden_RD: NDArray[np.float32] | NDArray[np.float16],
+    decoded_RD: NDArray[np.float32] | NDArray[np.float16],
+) -> float:
+    """Mean over rows of the squared error by the squared norm; a zero row counts 0."""
+    exact = hidden_RD.astype(np.float64)
+    wrong = decoded_RD.astype(np.float64) - exact
+    energy = (exact * exact).sum(axis=1)
+    return float(
+        np.divide((wrong * wrong).sum(axis=1), energy, where=energy > 0, out=np.zeros_like(energy)).mean()
+    )
+
+
+def kl_divergence(exact_NV: NDArray[np.float32], coded_NV: NDArray[np.float32]) -> NDArray[np.float64]:
+    """KL(exact || coded) of the next-token distributions of N rows of logits, in nats."""
+    exact, coded = _log_softmax(exact_NV), _log_softmax(coded_NV)
+    return (np.exp(exact) * (exact - coded)).sum(axis=1)
+
+
+def _log_softmax(logits_NV: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = logits_NV.astype(np.float64) - logits_NV.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -1,0 +1,222 @@
+"""The reference of the rotated codecs (h4, int4, h8): what a payload holds, and the arithmetic between it and rows.
+
+Payload: the tables' id (8 bytes), two bits a row (row i in bits 2 (i % 4) of byte i // 4), then the rows.
+A row of state CODED is its RMS f16, a scale byte for each block that has bits, and the blocks' codes, each block
+cut into bit planes from the most significant (8-bit codes are bytes as they are) and padded to a byte. HALF and SINGLE
+rows are f16 and f32 values as they are; a ZERO row is nothing.
+
+All arithmetic is FP32, every operation rounded to nearest even, none fused: the native code matches it bit for bit.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlane.errors import TransportError
+from hyperlane.transport.codec.rotation import blocks, hadamard, row_sum, signs
+from hyperlane.transport.codec.tables import Tables
+
+CODED, HALF, SINGLE, ZERO = range(4)
+OUTLIER_ROW = 4  # rows above this many times the calibrated median RMS are sent as they are
+SMALLEST_RMS = np.float32(2**-14)  # below it FP16 keeps no ten bits
+LARGEST_HALF = np.float32(65504)
+
+Rows = NDArray[np.float32] | NDArray[np.float16]
+
+
+class Quantizer(Protocol):
+    """One of the modules h4, sb4, h8."""
+
+    SORTED: bool
+
+    def bits(self, tables: Tables) -> NDArray[np.uint8]: ...
+
+    def quantize(
+        self, values_Rn: NDArray[np.float32], bits: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]: ...
+
+    def dequantize(
+        self, scales_R: NDArray[np.uint8], codes_Rn: NDArray[np.uint8], bits: int
+    ) -> NDArray[np.float32]: ...
+
+
+class Rotation:
+    """The fixed linear part: sort, centre, scale, sign and transform, and its inverse, for one set of tables."""
+
+    def __init__(self, tables: Tables, *, sort: bool) -> None:
+        order = tables.order_D.astype(np.intp) if sort else np.arange(tables.width)
+        scale = tables.scale_D.astype(np.float32)[order]
+        norms = np.concatenate([np.full(b - a, (b - a) ** -0.5, np.float32) for a, b in blocks(tables.width)])
+        turn = signs(tables.width) * norms
+        self.order = order
+        self.mean = tables.mean_D.astype(np.float32)[order]
+        self.forward = turn * (np.float32(1) / scale)
+        self.backward = turn * scale
+
+    def apply(self, rows_RD: NDArray[np.float32], rms_R: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows to rotated values [R, D]."""
+        values = (rows_RD * (np.float32(1) / rms_R)[:, None])[:, self.order]
+        return self._transform((values - self.mean) * self.forward)
+
+    def invert(self, values_RD: NDArray[np.float32], rms_R: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rotated values to rows [R, D]."""
+        rows = np.empty_like(values_RD)
+        rows[:, self.order] = (self._transform(values_RD) * self.backward + self.mean) * rms_R[:, None]
+        return rows
+
+    def _transform(self, values_RD: NDArray[np.float32]) -> NDArray[np.float32]:
+        width = values_RD.shape[1]
+        return np.concatenate([hadamard(values_RD[:, a:b]) for a, b in blocks(width)], axis=1)
+
+
+class RotatedCodec:
+    """The Codec of one quantizer and one boundary's tables, in NumPy."""
+
+    def __init__(self, quantizer: Quantizer, tables: Tables) -> None:
+        self.tables = tables
+        self.quantizer = quantizer
+        self.rotation = Rotation(tables, sort=quantizer.SORTED)
+        self.spans = tuple(zip(blocks(tables.width), quantizer.bits(tables).tolist(), strict=True))
+        self.row_bytes = 2 + sum(1 + _packed_bytes(b - a, bits) for (a, b), bits in self.spans if bits)
+
+    def encode(self, hidden_RD: Rows, positions_R: NDArray[np.uint32]) -> NDArray[np.uint8]:
+        """The payload of the rows; row i stands at `positions_R[i]` of its sequence, and position 0 is sent as it is."""
+        rows, width = hidden_RD.shape
+        if width != self.tables.width:
+            raise TransportError(
+                f"rows of width {width} do not fit codec tables of width {self.tables.width}"
+            )
+        states, records = self._rows(hidden_RD, positions_R)
+        head = np.frombuffer(self.tables.id, np.uint8)
+        return np.concatenate([head, _pack_states(states), *records])
+
+    def decode(self, payload: bytes | memoryview, positions_R: NDArray[np.uint32], out_RD: Rows) -> None:
+        """Write the rows of `payload` to `out_RD`; TransportError where it is malformed or made with other tables."""
+        data = np.frombuffer(payload, np.uint8)
+        rows, width = out_RD.shape
+        states = self._states(data, rows)
+        lengths = np.array([self.row_bytes, 2 * width, 4 * width, 0])[states]
+        starts = 8 + -(-rows // 4) + np.concatenate([[0], np.cumsum(lengths)])
+        if starts[-1] != len(data):
+            raise TransportError(
+                f"a payload of {len(data)} bytes should have {starts[-1]}; the sender is faulty"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            for state, read in ((CODED, self._read_coded), (HALF, _read_half), (SINGLE, _read_single)):
+                of_state = np.flatnonzero(states == state)
+                at = starts[of_state][:, None] + np.arange(lengths[of_state[0]] if len(of_state) else 0)
+                out_RD[of_state] = read(data[at], width)
+        out_RD[states == ZERO] = 0
+
+    def _rows(
+        self, hidden_RD: Rows, positions_R: NDArray[np.uint32]
+    ) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
+        """Each row's state and bytes."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows_RD = hidden_RD.astype(np.float32)
+            rms_R = np.sqrt(row_sum(rows_RD * rows_RD) / np.float32(rows_RD.shape[1])).astype(np.float16)
+        limit = np.float32(OUTLIER_ROW) * np.float32(self.tables.median_rms)
+        sane_R = (rms_R.astype(np.float32) <= limit) & (rms_R.astype(np.float32) >= SMALLEST_RMS)
+        coded = np.flatnonzero(sane_R & (positions_R != 0) & np.isfinite(rows_RD).all(axis=1))
+        coded_bytes, fits = self._coded(rows_RD[coded], rms_R[coded])
+        states = self._raw_states(hidden_RD, rows_RD, rms_R)
+        states[coded[fits]] = CODED
+        chosen = dict(zip(coded.tolist(), coded_bytes, strict=True))
+        records = [
+            chosen[row] if states[row] == CODED else _raw(hidden_RD[row], int(states[row]))
+            for row in range(len(states))
+        ]
+        return states, records
+
+    def _raw_states(
+        self, hidden_RD: Rows, rows_RD: NDArray[np.float32], rms_R: NDArray[np.float16]
+    ) -> NDArray[np.uint8]:
+        """How each row goes if it is not coded: FP16, but FP32 where that is what it is and FP16 cannot hold it."""
+        states = np.full(len(rows_RD), HALF, np.uint8)
+        if hidden_RD.dtype == np.float32:
+            holds = (np.abs(rows_RD) <= LARGEST_HALF).all(axis=1) & (rms_R.astype(np.float32) >= SMALLEST_RMS)
+            states[~holds] = SINGLE
+        states[~rows_RD.any(axis=1)] = ZERO
+        return states
+
+    def _coded(
+        self, rows_RD: NDArray[np.float32], rms_R: NDArray[np.float16]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Records [R, row_bytes] of rows to code, and which of them the scales can hold."""
+        values = self.rotation.apply(rows_RD, rms_R.astype(np.float32))
+        fits = np.ones(len(rows_RD), np.bool_)
+        scales, codes = [], []
+        for (start, stop), bits in self.spans:
+            if bits:
+                scale_R, codes_Rn, fits_R = self.quantizer.quantize(values[:, start:stop], bits)
+                scales.append(scale_R[:, None])
+                codes.append(pack(codes_Rn, bits))
+                fits &= fits_R
+        rms_bytes = rms_R.astype("<f2")[:, None].view(np.uint8)
+        return np.concatenate([rms_bytes, *scales, *codes], axis=1), fits
+
+    def _read_coded(self, records: NDArray[np.uint8], width: int) -> NDArray[np.float32]:
+        rms_R = records[:, :2].copy().view("<f2")[:, 0].astype(np.float32)
+        values = np.zeros((len(records), width), np.float32)
+        scale_at, code_at = 2, 2 + sum(1 for _, bits in self.spans if bits)
+        for (start, stop), bits in self.spans:
+            if bits:
+                size = _packed_bytes(stop - start, bits)
+                codes = unpack(records[:, code_at : code_at + size], stop - start, bits)
+                values[:, start:stop] = self.quantizer.dequantize(records[:, scale_at], codes, bits)
+                scale_at, code_at = scale_at + 1, code_at + size
+        return self.rotation.invert(values, rms_R)
+
+    def _states(self, data: NDArray[np.uint8], rows: int) -> NDArray[np.uint8]:
+        head = 8 + -(-rows // 4)
+        if len(data) < head:
+            raise TransportError(
+                f"a payload of {len(data)} bytes is too short for {rows} rows; the sender is faulty"
+            )
+        made_with = data[:8].tobytes()
+        if made_with != self.tables.id:
+            raise TransportError(
+                f"the frame was made with codec tables {made_with.hex()}, this end holds {self.tables.id.hex()}; deploy again"
+            )
+        return ((data[8:head, None] >> np.array([0, 2, 4, 6], np.uint8)) & 3).reshape(-1)[:rows]
+
+
+def pack(codes_Rn: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Codes as bytes [R, ...]: bit planes from the most significant, value j at bit j % 8 of its byte."""
+    if bits == 8:
+        return codes_Rn
+    shifts = np.arange(bits - 1, -1, -1, dtype=np.uint8)[:, None]
+    planes = (codes_Rn[:, None, :] >> shifts) & 1
+    return np.packbits(planes.reshape(len(codes_Rn), -1), axis=1, bitorder="little")
+
+
+def unpack(packed: NDArray[np.uint8], n: int, bits: int) -> NDArray[np.uint8]:
+    """The codes [R, n] of `pack`."""
+    if bits == 8:
+        return packed
+    flat = np.unpackbits(packed, axis=1, count=n * bits, bitorder="little")
+    planes = flat.reshape(len(packed), bits, n)
+    return (planes << np.arange(bits - 1, -1, -1, dtype=np.uint8)[:, None]).sum(axis=1, dtype=np.uint8)
+
+
+def _packed_bytes(n: int, bits: int) -> int:
+    return -(-n * bits // 8)
+
+
+def _pack_states(states_R: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    padded = np.pad(states_R, (0, -len(states_R) % 4)).reshape(-1, 4)
+    return (padded << np.array([0, 2, 4, 6], np.uint8)).sum(axis=1, dtype=np.uint8)
+
+
+def _raw(row_D: Rows, state: int) -> NDArray[np.uint8]:
+    kinds = {HALF: "<f2", SINGLE: "<f4"}
+    return row_D.astype(kinds[state]).view(np.uint8) if state in kinds else np.empty(0, np.uint8)
+
+
+def _read_half(records: NDArray[np.uint8], width: int) -> NDArray[np.float16]:
+    return records.copy().view("<f2")
+
+
+def _read_single(records: NDArray[np.uint8], width: int) -> NDArray[np.float32]:
+    return records.copy().view("<f4")

@@ -1,0 +1,100 @@
+"""The worker's hot loop: receive, decode, step, encode, send. One plain loop in one thread; no gRPC, no trio."""
+
+from dataclasses import dataclass, field, replace
+from threading import Event
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from hyperlane.control.types import LinkCounters, Wiring
+from hyperlane.errors import HyperlaneError, WorkerError, one_line
+from hyperlane.transport.codec import Codec, codec_by_id
+from hyperlane.transport.frame import WANT_LOGITS, Frame, Kind, Run
+from hyperlane.transport.link import Receiver, Sender
+from hyperlane.worker.parts import Session, StepResult
+
+POLL_S = 0.2
+"""How often a waiting pump looks whether it should stop."""
+
+
+@dataclass(slots=True)
+class Pump:
+    """Runs one epoch. A step that fails becomes an error frame, which travels on to the coordinator."""
+
+    receiver: Receiver
+    session: Session
+    sender: Sender
+    wiring: Wiring
+    codec: Codec
+    worker: str
+    dtype: DTypeLike
+    send_timeout_s: float = 60.0
+    _fp16_bytes: int = field(default=0)
+
+    def run(self, stop: Event) -> None:
+        """Until `stop` is set; raises TransportError when the next of the chain is gone."""
+        while not stop.is_set():
+            try:
+                frame = self.receiver.recv(POLL_S)
+            except TimeoutError:
+                continue
+            if frame.epoch == self.wiring.epoch:  # frames of another epoch are nobody's any more
+                self.sender.send(self._answer(frame), timeout_s=self.send_timeout_s)
+
+    def counters(self) -> LinkCounters:
+        return LinkCounters(
+            target=self.wiring.identity.partition("#")[0],
+            codec=self.codec.name if self._fp16_bytes else "candidates",
+            frames=self.sender.frames,
+            wire_bytes=self.sender.wire_bytes,
+            fp16_bytes=self._fp16_bytes,
+        )
+
+    def _answer(self, frame: Frame) -> Frame:
+        if frame.kind == Kind.ERROR:
+            return frame
+        try:
+            rows = self._rows(frame)
+            result = self.session.run(frame.runs, rows, bool(frame.flags & WANT_LOGITS))
+            return self._result_frame(frame, result)
+        except HyperlaneError as error:
+            message = f"worker {self.worker}: {one_line(error)}".encode()
+            return replace(frame, kind=Kind.ERROR, codec=0, rows=0, width=0, runs=(), payload=message)
+
+    def _rows(self, frame: Frame) -> NDArray[np.int64] | NDArray[np.floating]:
+        """Token ids [R] or hidden rows [R, D] of a frame."""
+        if frame.kind == Kind.TOKENS:
+            return np.frombuffer(frame.payload, np.dtype("<i4")).astype(np.int64)
+        if frame.kind != Kind.HIDDEN:
+            raise WorkerError(f"a frame of kind {frame.kind} came where tokens or hidden states belong")
+        hidden_RD = np.empty((frame.rows, frame.width), self.dtype)
+        codec_by_id(frame.codec).decode(frame.payload, positions(frame.runs), hidden_RD)
+        return hidden_RD
+
+    def _result_frame(self, frame: Frame, result: StepResult) -> Frame:
+        if result.hidden_RD is not None:
+            rows, width = result.hidden_RD.shape
+            payload = self.codec.encode(result.hidden_RD, positions(frame.runs))
+            self._fp16_bytes += rows * width * 2
+            return replace(
+                frame, kind=Kind.HIDDEN, codec=self.codec.id, rows=rows, width=width, payload=payload
+            )
+        if result.logits_NV is not None:
+            rows, width = result.logits_NV.shape
+            payload = np.ascontiguousarray(result.logits_NV, "<f4")
+            return replace(frame, kind=Kind.LOGITS, codec=0, rows=rows, width=width, payload=payload)
+        rows, width = result.ids_NK.shape
+        parts = (
+            result.ids_NK.astype("<i4"),
+            result.logits_NK.astype("<f4"),
+            result.logsumexp_N.astype("<f4"),
+        )
+        payload = b"".join(part.tobytes() for part in parts)
+        return replace(frame, kind=Kind.CANDIDATES, codec=0, rows=rows, width=width, payload=payload)
+
+
+def positions(runs: tuple[Run, ...]) -> NDArray[np.uint32]:
+    """Each row's position in its sequence, [R]."""
+    return np.concatenate(
+        [np.arange(run.position, run.position + run.count, dtype=np.uint32) for run in runs]
+    )
