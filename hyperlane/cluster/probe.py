@@ -65,7 +65,7 @@ async def probe(candidate: Candidate, cluster: str | None, timeout_s: float) -> 
         try:
             answers.append(await _ask(candidate, host, timeout_s))
         except (HyperlaneError, OSError) as error:
-            failures.append(f"{host}: {one_line(error)}")
+            failures.append(one_line(error))
 
     async with trio.open_nursery() as nursery:
         for host in candidate.hosts:
@@ -106,14 +106,15 @@ async def _ask(candidate: Candidate, host: str, timeout_s: float) -> _Answer:
     with ControlClient(address, candidate.name, retries=False) as client:
         stats = await client.stats(timeout_s)
     if candidate.identity and stats.identity != candidate.identity:
-        raise OSError(f"another worker, {stats.name}, answers there")
+        raise OSError(f"another worker, {stats.name}, answers at {address}")
     try:
         with trio.fail_at(deadline):
             latency_s = min([await _connect_s(host, stats.data_port) for _ in range(CONNECTIONS_TIMED)])
     except trio.TooSlowError:
-        raise OSError(f"no connection to data port {stats.data_port} in {timeout_s:g} s") from None
+        raise OSError(f"no connection to data port {host}:{stats.data_port} in {timeout_s:g} s") from None
     except OSError as error:
-        raise OSError(f"data port {stats.data_port} cannot be reached: {one_line(error)}") from error
+        reason = one_line(error)
+        raise OSError(f"data port {host}:{stats.data_port} cannot be reached: {reason}") from error
     return _Answer(host, stats, latency_s)
 
 

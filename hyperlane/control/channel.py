@@ -44,7 +44,6 @@ def open_channel(address: str, *, retries: bool) -> Any:
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 2),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.use_local_subchannel_pool", 1),  # a new client does not inherit an old one's failed attempt
         ("grpc.enable_retries", int(retries)),
@@ -65,7 +64,7 @@ def explain(error: Exception, who: str, method: str, timeout_s: float) -> Hyperl
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return WorkerError(f"{who} did not answer {method} in {timeout_s:.3g} s")
         case grpc.StatusCode.UNAVAILABLE:
-            return WorkerError(f"{who} cannot be reached: {details}")
+            return WorkerError(f"{who} cannot be reached: {details.rpartition('last error: ')[2]}")
         case grpc.StatusCode.UNIMPLEMENTED:
             return ClusterError(
                 f"{who} knows no {method}: another version of Hyperlane, or none, answers there"

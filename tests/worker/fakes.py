@@ -89,16 +89,16 @@ class Workshop:
     threads: list[threading.Thread] = field(default_factory=list)
     unreachable: bool = False
 
-    def worker(self, name: str = "w") -> Worker:
-        about = About(
-            name=name,
-            identity=f"{name}#01",
-            cluster="c",
-            device="cpu",
-            hosts=("127.0.0.1",),
-            control_port=1,
-            data_port=2,
-        )
+    def worker(self, name: str = "w", **changes: Any) -> Worker:
+        plain: dict[str, Any] = {
+            "identity": f"{name}#01",
+            "cluster": "c",
+            "device": "cpu",
+            "hosts": ("127.0.0.1",),
+            "control_port": 1,
+            "data_port": 2,
+        }
+        about = About(name=name, **{**plain, **changes})
         memory = Memory(total_bytes=1000, free_bytes=600, used_bytes=400)
         store = LayerStore(self.root / name)
         return Worker(about, store, self._parts(), memory=lambda: memory, rejected=lambda: ("bad magic",))
