@@ -5,6 +5,7 @@ Workers import this module, so it knows nothing of ONNX or torch.
 
     blobs/<sha256>           graphs and weights
     partial/<sha256>         files being received; a later transfer goes on where the last one stopped
+    verified/<sha256>        size and time that the file had when its content was last checked
     manifests/<key>.json     what one model consists of
 """
 
@@ -29,7 +30,7 @@ class LayerStore:
         self.blobs = self.root / "blobs"
         self._manifests = self.root / "manifests"
         self._partial = self.root / "partial"
-        self._verified: dict[str, tuple[int, int, int]] = {}
+        self._verified = self.root / "verified"
 
     # --- whole files ----------------------------------------------------------------------------------------
 
@@ -52,6 +53,7 @@ class LayerStore:
             blob = Blob(sha256=sha256.hexdigest(), bytes=size)
             if not self.is_intact(blob):
                 _publish(temporary, file, self.path(blob.sha256))
+                self._mark_verified(blob.sha256)
         return blob
 
     def read(self, blob: Blob) -> bytes:
@@ -77,22 +79,22 @@ class LayerStore:
         path = self.path(blob.sha256)
         with self._disk():
             try:
-                stat = path.stat()
-                stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-                if stat.st_size != blob.bytes:
+                if path.stat().st_size != blob.bytes:
                     return False
-                if self._verified.get(blob.sha256) != stamp:
-                    if _digest(path) != blob.sha256:
-                        return False
-                    self._verified[blob.sha256] = stamp
+                if self._mark_of(blob.sha256) == _stamp(path):
+                    return True
+                intact = file_digest(path) == blob.sha256
             except FileNotFoundError:
                 return False
-        return True
+            if intact:
+                self._mark_verified(blob.sha256)
+        return intact
 
     def discard(self, sha256: str) -> None:
         """Remove a file (an altered one, say) and what was received of it."""
         with self._disk():
             self.path(sha256).unlink(missing_ok=True)
+            (self._verified / sha256).unlink(missing_ok=True)
             self._partial_path(sha256).unlink(missing_ok=True)
 
     # --- files received in pieces ---------------------------------------------------------------------------
@@ -123,11 +125,12 @@ class LayerStore:
             self.verify(blob)  # someone else who shares the folder has committed it
             return blob
         with self._disk():
-            if partial.stat().st_size != size_bytes or _digest(partial) != sha256:
+            if partial.stat().st_size != size_bytes or file_digest(partial) != sha256:
                 partial.unlink(missing_ok=True)
                 raise StoreError(f"the file received as {sha256[:12]} has other content; send it again")
             self.blobs.mkdir(parents=True, exist_ok=True)
             partial.replace(self.path(sha256))
+            self._mark_verified(sha256)
         return blob
 
     # --- manifests ------------------------------------------------------------------------------------------
@@ -145,7 +148,33 @@ class LayerStore:
             file.write(to_json(manifest).encode())
             _publish(temporary, file, self._manifests / f"{manifest.key}.json")
 
+    # --- files elsewhere ------------------------------------------------------------------------------------
+
+    def digest_of(self, path: Path) -> str:
+        """SHA-256 (hex) of any file, remembered until the file changes: checkpoints are large."""
+        path = path.resolve()
+        with self._disk():
+            mark = self._verified / hashlib.sha256(f"{path} {_stamp(path)}".encode()).hexdigest()
+            if mark.is_file():
+                return mark.read_text()
+            digest = file_digest(path)
+            with self._temporary(self._verified) as (temporary, file):
+                file.write(digest.encode())
+                _publish(temporary, file, mark)
+        return digest
+
     # --- helpers --------------------------------------------------------------------------------------------
+
+    def _mark_verified(self, sha256: str) -> None:
+        with self._temporary(self._verified) as (temporary, file):
+            file.write(_stamp(self.path(sha256)).encode())
+            _publish(temporary, file, self._verified / sha256)
+
+    def _mark_of(self, sha256: str) -> str:
+        try:
+            return (self._verified / sha256).read_text()
+        except FileNotFoundError:
+            return ""
 
     def _partial_path(self, sha256: str) -> Path:
         return self._partial / _checked(sha256)
@@ -188,7 +217,14 @@ def _checked(sha256: str) -> str:
     return sha256
 
 
-def _digest(path: Path) -> str:
+def _stamp(path: Path) -> str:
+    """Changes whenever someone writes to the file."""
+    stat = path.stat()
+    return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

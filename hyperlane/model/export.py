@@ -1,0 +1,135 @@
+"""Export a model into the layer store: once, one part at a time, named by what goes in."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from transformers import PreTrainedModel
+
+from hyperlane.artifacts import Manifest, Part
+from hyperlane.model.graph import Template, to_template
+from hyperlane.model.skeleton import one_layer_config, skeleton
+from hyperlane.model.source import Checkpoint
+from hyperlane.model.store import LayerStore
+from hyperlane.model.trace import trace_embedding, trace_head, trace_layer
+from hyperlane.quantization import Quantization
+
+_EXPORTER = 1  # raise it when the same inputs give other graphs or weight files
+
+Progress = Callable[[str, int, int], None]
+
+
+def export(
+    checkpoint: Checkpoint,
+    store: LayerStore,
+    dtype: str,
+    quantization: Quantization,
+    progress: Progress = lambda part, done, total: None,
+) -> Manifest:
+    """Write the parts that the store lacks, or holds damaged, and the manifest of all.
+
+    `progress(part, done, total)` is called before each part and at the end; what it raises stops the export,
+    and the parts written until then are found again by the next one. Memory: one tensor at a time.
+    Raises ModelError where HF's model cannot be traced or lacks a tensor, StoreError where the disk fails.
+    """
+    key = manifest_key(checkpoint, dtype, quantization)
+    held = store.manifest(key)
+    known = {part.name: part for part in held.parts} if held else {}
+    part_names = _part_names(checkpoint.config.num_hidden_layers)
+    writer = _PartWriter(checkpoint, store, dtype, quantization)
+    manifest = _manifest(checkpoint, key, dtype, quantization)
+    for done, name in enumerate(part_names):
+        progress(name, done, len(part_names))
+        part = known.get(name)
+        if part is None or not (store.is_intact(part.graph) and store.is_intact(part.weights)):
+            part = writer.write(name)
+            manifest = replace(manifest, exported=manifest.exported + 1)
+        manifest = replace(manifest, parts=(*manifest.parts, part))
+        if manifest.exported:
+            store.put_manifest(manifest)  # an export that stops here goes on here
+    progress("", len(part_names), len(part_names))
+    return manifest
+
+
+def manifest_key(checkpoint: Checkpoint, dtype: str, quantization: Quantization) -> str:
+    """Digest of all that decides the parts' content."""
+    decides = {
+        "checkpoint": checkpoint.identity,
+        "dtype": dtype,
+        "quantization": quantization.name,
+        "exporter": _EXPORTER,
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("torch", "transformers", "onnxscript")
+        },
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+class _PartWriter:
+    """Writes parts; a graph is traced when the first part of its kind needs it."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, store: LayerStore, dtype: str, quantization: Quantization
+    ) -> None:
+        self._checkpoint, self._store, self._quantization = checkpoint, store, quantization
+        self._dtype, self._torch_dtype = np.dtype(dtype), getattr(torch, dtype)
+        self._templates: dict[Hashable, Template] = {}
+
+    def write(self, name: str) -> Part:
+        index = int(name.removeprefix("layer.")) if name.startswith("layer.") else None
+        kind = name if index is None else self._layer_kind(index)
+        if kind not in self._templates:
+            traced = self._trace(name, index)
+            self._templates[kind] = to_template(traced, self._quantization, self._dtype)
+        template = self._templates[kind]
+
+        def read(parameter: str) -> torch.Tensor:
+            layers = f"{self._checkpoint.family.layers}."
+            own = parameter if index is None else parameter.replace(f"{layers}0.", f"{layers}{index}.", 1)
+            return self._checkpoint.tensor(own)
+
+        weights = self._store.put(template.fill(read, self._quantization))
+        return Part(name=name, graph=self._store.put(template.graph), weights=weights)
+
+    def _trace(self, name: str, index: int | None) -> ir.Model:
+        config, family = self._checkpoint.config, self._checkpoint.family
+        if index is not None:
+            return trace_layer(config, family, index, self._torch_dtype)
+        if name == "head":
+            return trace_head(config, family, self._torch_dtype)
+        return trace_embedding(config, self._torch_dtype)
+
+    def _layer_kind(self, index: int) -> Hashable:
+        """Layers of one kind have the same configuration and the same parameters."""
+        config = one_layer_config(self._checkpoint.config, index)
+        layer = getattr(self._skeleton.base_model, self._checkpoint.family.layers)[index]
+        shapes = tuple((name, tuple(p.shape)) for name, p in layer.named_parameters())
+        return json.dumps(config.to_dict(), sort_keys=True, default=str), shapes
+
+    @cached_property
+    def _skeleton(self) -> PreTrainedModel:
+        return skeleton(self._checkpoint.config)
+
+
+def _part_names(layers: int) -> list[str]:
+    return ["embedding", *(f"layer.{i}" for i in range(layers)), "head"]
+
+
+def _manifest(checkpoint: Checkpoint, key: str, dtype: str, quantization: Quantization) -> Manifest:
+    return Manifest(
+        key=key,
+        family=checkpoint.config.model_type,
+        dtype=dtype,
+        quantization=quantization.name,
+        layers=checkpoint.config.num_hidden_layers,
+        hidden_size=checkpoint.config.hidden_size,
+        vocab_size=checkpoint.config.vocab_size,
+        parts=(),
+        exported=0,
+    )

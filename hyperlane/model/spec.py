@@ -1,0 +1,50 @@
+"""What planning needs to know of a model, read from its configuration alone."""
+
+import numpy as np
+from torch import nn
+
+from hyperlane.artifacts import ModelSpec
+from hyperlane.model.graph import stored, stored_bytes
+from hyperlane.model.skeleton import skeleton
+from hyperlane.model.source import Checkpoint
+from hyperlane.quantization import Quantization, Role
+
+
+def read_spec(checkpoint: Checkpoint, dtype: str, quantization: Quantization) -> ModelSpec:
+    """Sizes as stored under `quantization`, activations and cache in `dtype` ("float32" or "float16")."""
+    config, family = checkpoint.config, checkpoint.family
+    model = skeleton(config)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    layers = getattr(model.base_model, family.layers)
+    norm = getattr(model.base_model, family.norm)
+    itemsize = np.dtype(dtype).itemsize
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+    def size(module: nn.Module) -> int:
+        return _stored_bytes(module, np.dtype(dtype), quantization)
+
+    return ModelSpec(
+        source=checkpoint.source,
+        family=config.model_type,
+        layers=len(layers),
+        hidden_size=config.hidden_size,
+        vocab_size=head.weight.shape[0],
+        max_positions=config.max_position_embeddings,
+        dtype=dtype,
+        embedding_bytes=size(embedding),
+        layer_bytes=tuple(size(layer) for layer in layers),
+        head_bytes=size(norm) + size(head),
+        kv_bytes_per_token=(2 * heads * head_dim * itemsize,) * len(layers),
+    )
+
+
+def _stored_bytes(module: nn.Module, dtype: "np.dtype[np.floating]", quantization: Quantization) -> int:
+    total = 0
+    for child in module.modules():
+        role: Role | None = "matmul" if isinstance(child, nn.Linear) else None
+        role = "gather" if isinstance(child, nn.Embedding) else role
+        for parameter in child.parameters(recurse=False):
+            used = role if parameter.dim() == 2 else None
+            total += stored_bytes(stored(used, tuple(parameter.shape), dtype, quantization))
+    return total

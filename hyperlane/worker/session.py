@@ -1,0 +1,328 @@
+"""One shard on ONNX Runtime: a graph, and the keys and values of all slots, updated in place.
+
+The only door to onnxruntime. A step's runs become calls of two shapes, which every build of ONNX Runtime
+computes alike: decode (a range of slots, one token each) and prefill (one slot, several tokens).
+"""
+
+import importlib.metadata
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlane.errors import WorkerError, one_line
+from hyperlane.transport.frame import Run
+
+_TYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+}
+_RESULTS = {
+    "hidden_out": "hidden_RD",
+    "logits": "logits_NV",
+    "candidate_ids": "ids_NK",
+    "candidate_logits": "logits_NK",
+    "logsumexp": "logsumexp_N",
+}
+_CALLS = 64  # how many shapes of call stay prepared
+_GAP = 3  # this many idle slots between two decoding ones cost about as much as another call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What one step of a shard gives: hidden states, or what the outputs asked for in the last shard."""
+
+    hidden_RD: NDArray[Any] | None = None
+    ids_NK: NDArray[np.int64] | None = None
+    logits_NK: NDArray[np.float32] | None = None  # of the candidates `ids_NK`, the largest first
+    logsumexp_N: NDArray[np.float32] | None = None  # over the whole vocabulary
+    logits_NV: NDArray[np.float32] | None = None
+
+
+class Session:
+    """A loaded shard with room for `slots` sequences of `context` tokens. For one thread at a time."""
+
+    def __init__(
+        self,
+        graph_path: Path,
+        *,
+        slots: int,
+        context: int,
+        threads: int,
+        device: str = "cpu",
+        spinning: bool = False,
+    ) -> None:
+        """Load the graph and the weight files beside it; WorkerError if that fails.
+
+        device: "cpu" or "cuda:N". spinning: idle threads wait busily; faster alone, slower with neighbours.
+        """
+        self._runtime = _onnxruntime()
+        self._context, self._slots = context, slots
+        kind, _, index = device.partition(":")
+        self._place = (kind, int(index or 0))
+        try:
+            self._session = self._load(graph_path, threads, spinning)
+        except Exception as error:  # onnxruntime's own types, one a kind of failure
+            raise WorkerError(f"cannot load the shard {graph_path.name}: {one_line(error)[:300]}") from error
+        inputs = {value.name: value for value in self._session.get_inputs()}
+        self.is_first, self.is_last = "input_ids" in inputs, "output_rows" in inputs
+        self._rows_input = inputs["input_ids" if self.is_first else "hidden_in"]
+        self._outputs = {value.name: value for value in self._session.get_outputs()}
+        self._caches = [self._new_cache(value) for name, value in inputs.items() if name.startswith("past_")]
+        self._calls: OrderedDict[tuple[int, ...], _Call] = OrderedDict()
+        self._live = np.zeros(slots, np.int64)  # how many positions of each slot hold keys and values
+
+    def run(self, runs: Sequence[Run], rows: NDArray[Any], want_logits: bool = False) -> StepResult:
+        """Compute one step.
+
+        rows: token ids int64 [R] in the first shard, else hidden states [R, D], in the order of `runs`.
+        Outputs come in that order too. WorkerError if a run does not fit its slot, or ONNX Runtime fails.
+        """
+        self._check(runs, rows)
+        result = self._new_result(len(rows), sum(run.outputs for run in runs), want_logits)
+        row_starts = np.cumsum([0, *(run.count for run in runs)])
+        output_starts = np.cumsum([0, *(run.outputs for run in runs)])
+        for batch in _batches(runs):
+            call = self._prepared(batch, sum(runs[i].outputs for i in batch.members), want_logits)
+            self._fill(call, batch, runs, rows, row_starts)
+            self._compute(call)
+            self._collect(call, batch, runs, result, row_starts, output_starts)
+        for run in runs:
+            self._live[run.slot] = run.position + run.count
+        return result
+
+    def close(self) -> None:
+        """Free the weights and the cache."""
+        self._calls.clear()
+        self._caches.clear()
+        self._session = None
+
+    # --- a step ---------------------------------------------------------------------------------------------
+
+    def _check(self, runs: Sequence[Run], rows: NDArray[Any]) -> None:
+        """Nothing may be written outside a slot, and no position may be left out."""
+        if len(rows) != sum(run.count for run in runs) or len({run.slot for run in runs}) != len(runs):
+            raise WorkerError(f"a step of {len(rows)} rows does not match its {len(runs)} runs")
+        for run in runs:
+            if run.slot >= self._slots or run.count < 1 or run.outputs > run.count:
+                raise WorkerError(f"{run} is no run of a worker with {self._slots} slots")
+            if run.position + run.count > self._context:
+                stop = run.position + run.count
+                raise WorkerError(f"position {stop - 1} is beyond the context of {self._context} tokens")
+            if run.position > self._live[run.slot]:
+                live = self._live[run.slot]
+                raise WorkerError(
+                    f"slot {run.slot} holds {live} positions, the step starts at {run.position}"
+                )
+
+    def _fill(
+        self,
+        call: "_Call",
+        batch: "_Batch",
+        runs: Sequence[Run],
+        rows: NDArray[Any],
+        row_starts: NDArray[np.int64],
+    ) -> None:
+        """Write a call's inputs. An idle slot computes whatever it held, just behind its live keys."""
+        call.positions_BS[:, 0] = self._live[batch.first : batch.first + batch.slots]
+        wanted = 0
+        for i in batch.members:
+            run, row = runs[i], runs[i].slot - batch.first
+            call.rows_BS[row] = rows[row_starts[i] : row_starts[i + 1]]
+            call.positions_BS[row] = np.arange(run.position, run.position + run.count)
+            stop = row * batch.length + run.count
+            call.output_rows_N[wanted : wanted + run.outputs] = np.arange(stop - run.outputs, stop)
+            wanted += run.outputs
+        call.seqlens_k_B[:] = call.positions_BS[:, -1]
+        call.total_length[...] = call.seqlens_k_B.max() + 1
+
+    def _compute(self, call: "_Call") -> None:
+        try:
+            self._session.run_with_iobinding(call.binding)
+        except Exception as error:  # onnxruntime's own types, one a kind of failure
+            raise WorkerError(f"ONNX Runtime failed in a step: {one_line(error)[:300]}") from error
+
+    def _collect(
+        self,
+        call: "_Call",
+        batch: "_Batch",
+        runs: Sequence[Run],
+        result: StepResult,
+        row_starts: NDArray[np.int64],
+        output_starts: NDArray[np.int64],
+    ) -> None:
+        """Copy a call's outputs to where the step's order puts them."""
+        wanted = 0
+        for i in batch.members:
+            run, row = runs[i], runs[i].slot - batch.first
+            for name, values in call.outputs.items():
+                if name == "hidden_out":
+                    assert result.hidden_RD is not None
+                    result.hidden_RD[row_starts[i] : row_starts[i + 1]] = values[row]
+                else:
+                    target = getattr(result, _RESULTS[name])
+                    target[output_starts[i] : output_starts[i + 1]] = values[wanted : wanted + run.outputs]
+            wanted += run.outputs
+
+    def _new_result(self, rows: int, outputs: int, want_logits: bool) -> StepResult:
+        fields = {}
+        for name in self._wanted(want_logits):
+            value = self._outputs[name]
+            shape = (rows, value.shape[-1]) if name == "hidden_out" else (outputs, *value.shape[1:])
+            fields[_RESULTS[name]] = np.empty(shape, _TYPES[value.type])
+        return StepResult(**fields)
+
+    def _wanted(self, want_logits: bool) -> tuple[str, ...]:
+        if not self.is_last:
+            return ("hidden_out",)
+        return ("logits",) if want_logits else ("candidate_ids", "candidate_logits", "logsumexp")
+
+    # --- calls of ONNX Runtime ------------------------------------------------------------------------------
+
+    def _prepared(self, batch: "_Batch", outputs: int, want_logits: bool) -> "_Call":
+        """The call for a batch of this shape on these slots, made once and kept while it is in use."""
+        key = (batch.first, batch.slots, batch.length, outputs, want_logits)
+        call = self._calls.pop(key, None) or self._new_call(batch, outputs, want_logits)
+        self._calls[key] = call
+        if len(self._calls) > _CALLS:
+            self._calls.popitem(last=False)
+        return call
+
+    def _new_call(self, batch: "_Batch", outputs: int, want_logits: bool) -> "_Call":
+        B, S, binding = batch.slots, batch.length, self._session.io_binding()
+        call = _Call(
+            binding=binding,
+            rows_BS=np.zeros((B, S, *self._rows_input.shape[2:]), _TYPES[self._rows_input.type]),
+            positions_BS=np.zeros((B, S), np.int64),
+            seqlens_k_B=np.zeros(B, np.int32),
+            total_length=np.zeros((), np.int32),
+            output_rows_N=np.zeros(outputs, np.int64),
+            outputs={},
+        )
+        inputs = {self._rows_input.name: call.rows_BS, "position_ids": call.positions_BS}
+        inputs |= {"seqlens_k": call.seqlens_k_B, "total_sequence_length": call.total_length}
+        if self.is_last:
+            inputs["output_rows"] = call.output_rows_N
+        for name, array in inputs.items():
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for cache in self._caches:
+            place = (
+                *self._place,
+                cache.type,
+                (B, *cache.shape),
+                cache.address + batch.first * cache.slot_bytes,
+            )
+            binding.bind_input(cache.name, *place)
+            binding.bind_output(cache.name.replace("past_", "present_"), *place)
+        for name in self._wanted(want_logits):
+            value = self._outputs[name]
+            shape = (B, S, value.shape[-1]) if name == "hidden_out" else (outputs, *value.shape[1:])
+            array = call.outputs[name] = np.empty(shape, _TYPES[value.type])
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        return call
+
+    def _new_cache(self, value: Any) -> "_Cache":
+        """Keys or values of a layer: [slots, heads, context + 1, head_dim], the last for idle rows."""
+        shape, kind = (value.shape[1], self._context + 1, value.shape[3]), _TYPES[value.type]
+        zeros = np.zeros((self._slots, *shape), kind)
+        held: Any = zeros if self._place[0] == "cpu" else self._on_device(zeros)
+        address = zeros.ctypes.data if held is zeros else held.data_ptr()
+        slot_bytes = zeros.nbytes // self._slots
+        return _Cache(
+            name=value.name, type=kind, shape=shape, address=address, slot_bytes=slot_bytes, memory=held
+        )
+
+    def _on_device(self, array: NDArray[Any]) -> Any:
+        return self._runtime.OrtValue.ortvalue_from_numpy(array, *self._place)
+
+    def _load(self, graph_path: Path, threads: int, spinning: bool) -> Any:
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if self._place[0] == "cuda":
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": self._place[1]}))
+        return self._runtime.InferenceSession(graph_path, options, providers=providers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """Runs that one call computes: `slots` slots from `first`, `length` tokens each; the others are idle."""
+
+    first: int
+    slots: int
+    length: int
+    members: tuple[int, ...]  # indices of the runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cache:
+    name: str  # of the graph's input
+    type: type[np.generic]
+    shape: tuple[int, int, int]  # of one slot
+    address: int  # of slot 0
+    slot_bytes: int
+    memory: Any  # keeps the address valid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """Inputs and outputs of a call in memory of their own, bound once."""
+
+    binding: Any
+    rows_BS: NDArray[Any]  # [B, S] ids or [B, S, D] hidden states
+    positions_BS: NDArray[np.int64]
+    seqlens_k_B: NDArray[np.int32]
+    total_length: NDArray[np.int32]
+    output_rows_N: NDArray[np.int64]
+    outputs: dict[str, NDArray[Any]]
+
+
+def _batches(runs: Sequence[Run]) -> list[_Batch]:
+    """A prefill a run of several tokens; runs of one token together where their slots are near each other."""
+    batches = [
+        _Batch(first=run.slot, slots=1, length=run.count, members=(i,))
+        for i, run in enumerate(runs)
+        if run.count > 1
+    ]
+    group: list[int] = []
+    for i in sorted((i for i, run in enumerate(runs) if run.count == 1), key=lambda i: runs[i].slot):
+        if group and runs[i].slot - runs[group[-1]].slot > _GAP:
+            batches.append(_decode_batch(group, runs))
+            group = []
+        group.append(i)
+    if group:
+        batches.append(_decode_batch(group, runs))
+    return batches
+
+
+def _decode_batch(group: list[int], runs: Sequence[Run]) -> _Batch:
+    first, last = runs[group[0]].slot, runs[group[-1]].slot
+    return _Batch(first=first, slots=last - first + 1, length=1, members=tuple(group))
+
+
+def _onnxruntime() -> Any:
+    """The module; WorkerError if it is missing, or if both packages that write it are there."""
+    installed = []
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.version(name)
+            installed.append(name)
+    if len(installed) == 2:
+        raise WorkerError(
+            "onnxruntime and onnxruntime-gpu write the same files; pip uninstall both "
+            "and install hyperlane[cpu] or hyperlane[gpu]"
+        )
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise WorkerError("onnxruntime is missing; install hyperlane[cpu] or hyperlane[gpu]") from error
+    return onnxruntime
