@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from zeroconf import DNSText, IPVersion, NonUniqueNameException, ServiceInfo, Zeroconf
 from zeroconf import Error as ZeroconfError
+from zeroconf import IPVersion, NonUniqueNameException, ServiceInfo, Zeroconf
+from zeroconf._dns import DNSText
 
 from hyperlane.cluster.interfaces import multicast_interfaces
 from hyperlane.errors import ClusterError, ConfigError

@@ -43,5 +43,7 @@ def _answer(step: Step, result: StepResult) -> Step:
     assert result.ids_NK is not None
     assert result.logits_NK is not None
     assert result.logsumexp_N is not None
-    candidates = Candidates(ids_NK=result.ids_NK, logits_NK=result.logits_NK, logsumexp_N=result.logsumexp_N)
+    candidates = Candidates(
+        ids_NK=result.ids_NK.astype(np.int32), logits_NK=result.logits_NK, logsumexp_N=result.logsumexp_N
+    )
     return replace(computed, candidates=candidates)

@@ -9,22 +9,15 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from hyperlane.control.types import LinkCounters, ShardSpec, Wiring
-
-
-class StepResult(Protocol):
-    """What a shard computed: hidden rows, or for the last shard candidates or whole logits rows."""
-
-    hidden_RD: NDArray[Any] | None
-    ids_NK: NDArray[Any] | None
-    logits_NK: NDArray[Any] | None
-    logsumexp_N: NDArray[Any] | None
-    logits_NV: NDArray[Any] | None
+from hyperlane.worker.session import StepResult as StepResult  # for those who write parts
 
 
 class Session(Protocol):
     """A loaded shard with its keys and values."""
 
     def run(self, runs: Sequence[Any], rows: NDArray[Any], want_logits: bool) -> StepResult: ...
+
+    def close(self) -> None: ...
 
 
 class Pump(Protocol):

@@ -143,7 +143,9 @@ class Worker:
         """Drop wiring, session and its memory; files stay in the store."""
         with self._transition:
             self._unwire()
-            self._loaded = None
+            loaded, self._loaded = self._loaded, None
+            if loaded is not None:
+                loaded.session.close()
 
     def _open_chain(self, loaded: "_Loaded", wiring: Wiring) -> "_Chain":
         if not wiring.data_addresses:
@@ -183,12 +185,20 @@ class _OneAtATime:
     """A session that the pump and ExecutePipeline may both call."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self._session: Session | None = session
         self._lock = Lock()
 
     def run(self, runs: Sequence[Any], rows: NDArray[Any], want_logits: bool) -> StepResult:
         with self._lock:
+            if self._session is None:
+                raise WorkerError("the shard was unloaded while a step was on its way")
             return self._session.run(runs, rows, want_logits)
+
+    def close(self) -> None:
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
 
 @dataclass(frozen=True, slots=True)

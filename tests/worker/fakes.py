@@ -14,7 +14,7 @@ from hyperlane.control.client import ControlClient
 from hyperlane.control.types import LinkCounters, ShardSpec, Wiring
 from hyperlane.errors import TransportError, WorkerError
 from hyperlane.model.store import LayerStore
-from hyperlane.worker.parts import Parts
+from hyperlane.worker.parts import Parts, StepResult
 from hyperlane.worker.profile import Memory
 from hyperlane.worker.worker import About, Worker
 
@@ -22,32 +22,27 @@ WIDTH = 2
 
 
 @dataclass(slots=True)
-class FakeResult:
-    hidden_RD: NDArray[Any] | None = None
-    ids_NK: NDArray[Any] | None = None
-    logits_NK: NDArray[Any] | None = None
-    logsumexp_N: NDArray[Any] | None = None
-    logits_NV: NDArray[Any] | None = None
-
-
-@dataclass(slots=True)
 class FakeSession:
     """Adds `stop - start` to every value; the last shard returns row sums as its candidates."""
 
     spec: ShardSpec
+    closed: bool = False
 
-    def run(self, runs: Sequence[Any], rows: NDArray[Any], want_logits: bool) -> FakeResult:
+    def close(self) -> None:
+        self.closed = True
+
+    def run(self, runs: Sequence[Any], rows: NDArray[Any], want_logits: bool) -> StepResult:
         if runs[0].position >= self.spec.context:
             raise WorkerError(f"position {runs[0].position} is beyond the context of {self.spec.context}")
         hidden_RD = np.repeat(rows[:, None], WIDTH, 1) if self.spec.first else rows
         hidden_RD = hidden_RD.astype(np.float32) + (self.spec.stop - self.spec.start)
         if not self.spec.last:
-            return FakeResult(hidden_RD=hidden_RD)
+            return StepResult(hidden_RD=hidden_RD)
         sums_N = hidden_RD.sum(1)
         if want_logits:
-            return FakeResult(logits_NV=hidden_RD)
-        return FakeResult(
-            ids_NK=sums_N[:, None].astype(np.int32), logits_NK=sums_N[:, None], logsumexp_N=sums_N
+            return StepResult(logits_NV=hidden_RD)
+        return StepResult(
+            ids_NK=sums_N[:, None].astype(np.int64), logits_NK=sums_N[:, None], logsumexp_N=sums_N
         )
 
 

@@ -43,6 +43,7 @@ def test_goes_from_empty_to_ready_and_back(workshop: Workshop, store: LayerStore
     assert worker.stats().state is State.EMPTY
     assert workshop.links[0].closed
     assert workshop.pumps[0].stopped
+    assert workshop.sessions[0].closed
 
 
 def test_stats_tell_what_it_holds(workshop: Workshop, store: LayerStore) -> None:
@@ -157,6 +158,16 @@ def test_executes_steps_without_data_links(workshop: Workshop, store: LayerStore
     np.testing.assert_array_equal(candidates.candidates.logits_NK[:, 0], [10, 12])
     np.testing.assert_array_equal(logits.logits_NV, [[9, 9]])
     assert candidates.tokens_R is None
+
+
+def test_step_after_unload_becomes_an_error_step(workshop: Workshop, store: LayerStore) -> None:
+    worker = workshop.worker()
+    worker.load(shard_spec(store))
+    worker.wire(wiring(data_addresses=()))
+    replies = worker.execute(iter([tokens(1), tokens(2)]), 5.0)
+    assert next(replies).error is None
+    worker.unload()
+    assert next(replies).error == "worker w: the shard was unloaded while a step was on its way"
 
 
 def test_execute_unwired_is_refused(workshop: Workshop) -> None:
