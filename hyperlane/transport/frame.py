@@ -1,6 +1,6 @@
 """Frames as docs/wire.md describes them: the reference encoder and decoder.
 
-A frame is a header of 48 bytes, a table of runs, a payload and a CRC32C over all of that, little-endian.
+A frame is a header of 40 bytes, a table of runs, a payload and a CRC32C over all of that, little-endian.
 """
 
 import struct
@@ -17,14 +17,14 @@ from hyperlane.transport.crc32c import crc32c
 
 MAGIC = b"HYPL"
 VERSION = 1
-HEADER_BYTES = 48
-RUN_BYTES = 12
+HEADER_BYTES = 40
+RUN_BYTES = 10
 CRC_BYTES = 4
 WANT_LOGITS = 1  # flags, bit 0: whole logits rows, not candidates
 MAX_TEXT_BYTES = 4096  # payload of a greeting or an error
 
-_HEADER = struct.Struct("<4sBBBBIHHQIIQQ")
-_RUN = struct.Struct("<HHII")
+_HEADER = struct.Struct("<4sBBBBIHHQIIQ")
+_RUN = struct.Struct("<HHIH")
 _CRC = struct.Struct("<I")
 _FLAGS = WANT_LOGITS
 
@@ -40,7 +40,8 @@ class Kind(IntEnum):
     ERROR = 5  # utf-8: why the step failed
 
 
-class Run(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Run:
     """`count` consecutive tokens of one slot from `position`; logits are wanted for the last `outputs`."""
 
     slot: int
@@ -51,7 +52,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """One message of a data link; kind says what `payload` is. For HELLO and ERROR rows, width and runs are 0."""
+    """One message of a data link; `kind` says what `payload` is."""
 
     kind: Kind
     codec: int = 0
@@ -85,7 +86,6 @@ class Header(NamedTuple):
     rows: int
     width: int
     payload_bytes: int
-    reserved: int
 
     @property
     def frame_bytes(self) -> int:
@@ -114,10 +114,11 @@ def pack_prefix(frame: Frame) -> bytes:
         frame.rows,
         frame.width,
         payload_bytes,
-        0,
     )
     try:
-        prefix = _HEADER.pack(*header) + b"".join([_RUN.pack(*run) for run in frame.runs])
+        prefix = _HEADER.pack(*header) + b"".join(
+            [_RUN.pack(run.slot, run.outputs, run.position, run.count) for run in frame.runs]
+        )
     except struct.error as error:
         raise TransportError(
             f"a field of step {frame.step} does not fit its place in a frame: {error}"
@@ -128,7 +129,7 @@ def pack_prefix(frame: Frame) -> bytes:
 
 
 def unpack(data: bytes | memoryview) -> Frame:
-    """The frame in `data`, whose payload stays a view of it. Raises TransportError for anything but one valid frame."""
+    """The one frame in `data`, whose payload stays a view of it. Raises TransportError for anything else."""
     header = unpack_header(data, max_frame_bytes=len(data))
     if header.frame_bytes != len(data):
         raise TransportError(f"a frame of {header.frame_bytes} bytes came with {len(data)}")
@@ -139,7 +140,7 @@ def unpack(data: bytes | memoryview) -> Frame:
 
 
 def unpack_header(data: bytes | memoryview, *, max_frame_bytes: int) -> Header:
-    """The first 48 bytes of a frame, checked before anything is allocated by them; TransportError if invalid."""
+    """The first 40 bytes of a frame, checked before anything is allocated by them. Raises TransportError."""
     if len(data) < HEADER_BYTES:
         raise TransportError(f"a frame starts with {HEADER_BYTES} bytes of header, not {len(data)}")
     header = Header._make(_HEADER.unpack_from(data))
@@ -153,7 +154,7 @@ def unpack_checked(data: bytes | memoryview) -> Frame:
     """As `unpack`, for a frame whose header and checksum were checked before."""
     header = Header._make(_HEADER.unpack_from(data))
     table_stop = HEADER_BYTES + header.runs * RUN_BYTES
-    runs = tuple(map(Run._make, _RUN.iter_unpack(data[HEADER_BYTES:table_stop])))
+    runs = tuple(Run(*run) for run in _RUN.iter_unpack(data[HEADER_BYTES:table_stop]))
     _check_runs(header, runs)
     return Frame(
         kind=Kind(header.kind),
@@ -171,11 +172,11 @@ def unpack_checked(data: bytes | memoryview) -> Frame:
 
 def row_positions(runs: Sequence[Run]) -> NDArray[np.uint32]:
     """The position in its sequence of each row of a TOKENS or HIDDEN frame, [R]."""
-    if len(runs) == 1 or any(run.count != 1 for run in runs):
-        return np.concatenate(
-            [np.arange(run.position, run.position + run.count, dtype=np.uint32) for run in runs]
-        )
-    return np.array([run.position for run in runs], np.uint32)
+    if all(run.count == 1 for run in runs):
+        return np.array([run.position for run in runs], np.uint32)
+    return np.concatenate(
+        [np.arange(run.position, run.position + run.count, dtype=np.uint32) for run in runs]
+    )
 
 
 def _check_header(header: Header) -> None:
@@ -189,10 +190,8 @@ def _check_header(header: Header) -> None:
         )
     if header.kind not in Kind._value2member_map_:
         raise TransportError(f"a frame of unknown kind {header.kind}")
-    if header.flags & ~_FLAGS or header.reserved:
-        raise TransportError(
-            f"flags {header.flags:#04x} or reserved {header.reserved} of a frame are unknown"
-        )
+    if header.flags & ~_FLAGS:
+        raise TransportError(f"a frame with unknown flags {header.flags:#04x}")
     if header.codec and header.kind != Kind.HIDDEN:
         raise TransportError(f"codec {header.codec} in a frame of kind {header.kind}, which has none")
     if header.kind in (Kind.HELLO, Kind.ERROR):

@@ -1,6 +1,7 @@
 """The extension module, where it was built: the one place that decides whether codecs run native."""
 
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 
 
@@ -8,7 +9,6 @@ from types import ModuleType
 def extension() -> ModuleType | None:
     """`hyperlane._native`, or None where the package was installed without a compiler."""
     try:
-        from hyperlane import _native
+        return import_module("hyperlane._native")
     except ImportError:
         return None
-    return _native

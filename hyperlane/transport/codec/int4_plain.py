@@ -1,8 +1,9 @@
 """codec=int4_plain: 4 bits a value and one FP16 scale for each group of 64. The baseline; it costs quality.
 
-Payload: scales FP16 [R, G], then per row the groups' nibbles. A group of n values takes h = ceil(n / 2) bytes: byte i
-has value i in its low four bits and value h + i in its high four, each as code + 8 (beyond n: 8). Halves, not
-neighbours, so that a vector unit needs no shuffle. groups.py has the arithmetic; absmax / 7 keeps it symmetric.
+Payload: scales FP16 [R, G], then per row the groups' nibbles. A group of n values takes h = ceil(n / 2)
+bytes: byte i has value i in its low four bits and value h + i in its high four, each as code + 8 (beyond n: 8).
+Halves, not neighbours, so that a vector unit needs no shuffle. groups.py has the arithmetic; absmax / 7 keeps
+it symmetric.
 """
 
 from typing import Any
@@ -55,15 +56,15 @@ class Int4Plain:
 
 def encode(hidden_RD: NDArray[Any]) -> NDArray[np.uint8]:
     """The reference."""
-    scales_RG, codes_RG64 = quantize(hidden_RD, _LEVELS)
-    nibbles_RD = (codes_RG64 + _BIAS).astype(np.uint8).reshape(len(hidden_RD), -1)
+    scales_RG, codes = quantize(hidden_RD, _LEVELS)
+    nibbles_RD = (codes + _BIAS).astype(np.uint8)
     rows_bytes = [_pack(nibbles_RD[:, start:stop]) for start, stop in _groups(hidden_RD.shape[1])]
     return join_payload(scales_RG, np.concatenate(rows_bytes, axis=1))
 
 
 def decode(payload: Buffer, out_RD: NDArray[Any]) -> None:
     """The reference."""
-    scales_RG, packed = split_payload(payload, *out_RD.shape)
+    scales_RG, packed = split_payload(payload, *out_RD.shape, row_bytes=_row_bytes(out_RD.shape[1]))
     codes_RD = np.empty(out_RD.shape, np.int8)
     first = 0
     for start, stop in _groups(out_RD.shape[1]):
@@ -90,9 +91,9 @@ def _pack(nibbles_Rn: NDArray[np.uint8]) -> NDArray[np.uint8]:
     half = _half(n)
     high = np.full((rows, half), _BIAS, np.uint8)
     high[:, : n - half] = nibbles_Rn[:, half:]
-    return nibbles_Rn[:, :half] | high << 4
+    return nibbles_Rn[:, :half] | (high << np.uint8(4))
 
 
 def _unpack(packed: NDArray[np.uint8], n: int) -> NDArray[np.int8]:
     nibbles = np.concatenate([packed & 15, packed >> 4], axis=1)[:, :n]
-    return nibbles.view(np.int8) - np.int8(_BIAS)
+    return nibbles.astype(np.int8) - np.int8(_BIAS)

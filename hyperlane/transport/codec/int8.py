@@ -51,12 +51,11 @@ class Int8:
 
 def encode(hidden_RD: NDArray[Any]) -> NDArray[np.uint8]:
     """The reference."""
-    scales_RG, codes_RG64 = quantize(hidden_RD, _LEVELS)
-    codes_RD = codes_RG64.reshape(len(hidden_RD), -1)[:, : hidden_RD.shape[1]]
-    return join_payload(scales_RG, codes_RD)
+    scales_RG, codes = quantize(hidden_RD, _LEVELS)
+    return join_payload(scales_RG, codes[:, : hidden_RD.shape[1]])
 
 
 def decode(payload: Buffer, out_RD: NDArray[Any]) -> None:
     """The reference."""
-    scales_RG, codes_RD = split_payload(payload, *out_RD.shape)
+    scales_RG, codes_RD = split_payload(payload, *out_RD.shape, row_bytes=out_RD.shape[1])
     dequantize(scales_RG, codes_RD.view(np.int8), out_RD)

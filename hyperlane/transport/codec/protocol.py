@@ -11,7 +11,8 @@ Buffer = bytes | memoryview | NDArray[np.uint8]
 class Codec(Protocol):
     """One file of this folder each. An instance may carry tables, and is safe to use from several threads.
 
-    Rows are float32 or float16 of shape [R, D], and may be strided. `positions_R` is each row's place in its sequence.
+    Rows are float32 or float16 of shape [R, D], and may be strided; `positions_R` is each row's place in its
+    sequence.
     """
 
     @property

@@ -21,7 +21,7 @@ class Raw:
         return np.ascontiguousarray(hidden_RD).reshape(-1).view(np.uint8)
 
     def decode(self, payload: Buffer, positions_R: NDArray[np.uint32], out_RD: NDArray[Any]) -> None:
-        payload_bytes = memoryview(payload).nbytes
+        payload_bytes = np.frombuffer(payload, np.uint8).size
         dtypes = {4 * out_RD.size: np.float32, 2 * out_RD.size: np.float16}
         if payload_bytes not in dtypes:
             raise TransportError(
