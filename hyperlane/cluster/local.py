@@ -15,7 +15,7 @@ from hyperlane.artifacts import Cluster
 from hyperlane.cluster.interfaces import LOOPBACK
 from hyperlane.cluster.lab import Announced
 from hyperlane.cluster.source import Surroundings
-from hyperlane.errors import ClusterError, ConfigError
+from hyperlane.errors import ClusterError, ConfigError, first_known
 from hyperlane.worker.profile import host_total_bytes
 
 STOP_TIMEOUT_S = 5.0
@@ -109,13 +109,10 @@ class Started:
 
     async def find(self) -> Cluster:
         """Raises ClusterError as soon as one of the processes ends, or if not all of them can be used."""
-        found: list[Cluster] = []
-        async with _first_error() as nursery:
-            for process in self.processes:
-                nursery.start_soon(process.fail_when_dead)
-            found.append(await self.announced.find())
-            nursery.cancel_scope.cancel()
-        cluster = found[0]
+        try:
+            cluster = await self._find_unless_dead()
+        except BaseExceptionGroup as group:
+            raise first_known(group) from group
         missing = {process.name for process in self.processes} - {one.name for one in cluster.workers}
         if missing:
             waited_s = self.announced.browse_timeout_s
@@ -125,15 +122,13 @@ class Started:
             raise ClusterError(f"{', '.join(sorted(missing))} did not get ready in {waited_s:g} s{reasons}")
         return cluster
 
-
-@asynccontextmanager
-async def _first_error() -> AsyncIterator[trio.Nursery]:
-    """A nursery whose ClusterError comes out as itself, not within a group."""
-    try:
+    async def _find_unless_dead(self) -> Cluster:
         async with trio.open_nursery() as nursery:
-            yield nursery
-    except* ClusterError as group:
-        raise group.exceptions[0] from None
+            for process in self.processes:
+                nursery.start_soon(process.fail_when_dead)
+            cluster = await self.announced.find()
+            nursery.cancel_scope.cancel()
+        return cluster
 
 
 async def _stop(processes: Sequence[Process]) -> None:

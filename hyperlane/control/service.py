@@ -1,6 +1,7 @@
 """The gRPC service of a worker: each call is mapped to one method of `Worker`."""
 
 import logging
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -41,8 +42,9 @@ class ControlServer:
             ThreadPoolExecutor(threads, thread_name_prefix="control"), options=SERVER_OPTIONS
         )
         try:
+            socket.create_server((host, port)).close()  # gRPC would log its own account of a failure
             self.port: int = self._server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             raise ConfigError(
                 f"cannot listen on {host}:{port} (is the port in use?); set --control-port to another"
             ) from error

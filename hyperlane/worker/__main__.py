@@ -3,6 +3,10 @@
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hyperlane.worker.options import Options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,19 +18,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    import trio
-
     from hyperlane.errors import HyperlaneError, one_line
     from hyperlane.worker.options import parse
-    from hyperlane.worker.serve import serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        trio.run(serve, parse(argv))
+        _serve(parse(argv))
     except HyperlaneError as error:
         print(f"hyperlane-worker: {one_line(error)}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _serve(options: "Options") -> None:
+    import trio
+
+    from hyperlane.errors import first_known
+    from hyperlane.worker.serve import serve
+
+    try:
+        trio.run(serve, options)
+    except BaseExceptionGroup as group:
+        raise first_known(group) from group
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ def parse(argv: Sequence[str] | None) -> Options:
             f"--host {options.bind_host} lets others reach this worker, and nothing authenticates them; "
             "give --allow-lan too if that is what you want"
         )
+    if options.interface is not None:
+        addresses_of(options.interface)
     if options.threads < 1:
         raise ConfigError(f"--threads is {options.threads}; it must be at least 1")
     return options

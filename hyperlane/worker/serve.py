@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -44,11 +45,12 @@ async def serve(options: Options) -> None:
 
 
 async def _serve(options: Options) -> None:
-    memory = lambda: measure(options.device, options.memory_bytes)  # noqa: E731
+    memory = partial(measure, options.device, options.memory_bytes)
     memory()  # an unknown device is refused before anything is opened
     async with _listening(options) as ports, _pumps() as spawn:
         worker = _make_worker(options, ports, memory, spawn)
         ports.server.start(worker)
+        log.info("listens on %s", options.bind_host)
         try:
             async with _announced(worker, options, ports) as announcement:
                 await trio.lowlevel.checkpoint()  # told to stop meanwhile?
