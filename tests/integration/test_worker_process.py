@@ -81,7 +81,8 @@ def test_no_orphan_when_the_coordinator_is_killed(tmp_path: Path) -> None:
     program = (
         "import subprocess, sys, time\n"
         "command = [sys.executable, '-m', 'hyperlane.worker', '--parent-stdin', *sys.argv[1:]]\n"
-        "worker = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)\n"
+        "pipes = {'stdin': subprocess.PIPE, 'stderr': subprocess.PIPE}\n"
+        "worker = subprocess.Popen(command, **pipes, start_new_session=True)\n"
         "while b' is ready: ' not in worker.stderr.readline(): pass\n"
         "print(worker.pid, flush=True)\n"
         "time.sleep(60)\n"
@@ -118,9 +119,7 @@ def test_port_in_use_is_one_line_and_status_2(start: Start, option: str) -> None
         (("--interface", "nope0"), "there is no interface 'nope0'"),
     ],
 )
-def test_option_that_cannot_work_is_one_line_and_status_2(
-    start: Start, options: tuple[str, ...], message: str
-) -> None:
+def test_option_that_cannot_work_is_one_line_and_status_2(start: Start, options: tuple[str, ...], message: str) -> None:
     status, log = start(*options).end()
     assert status == 2
     assert log.startswith(f"hyperlane-worker: {message}")
