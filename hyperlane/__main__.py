@@ -81,7 +81,9 @@ def _run_stages(composed: DictConfig, folder: Path) -> Generation | None:
 async def _until_signal(composed: DictConfig, folder: Path) -> Generation | None:
     """Ctrl-C cancels the stages, so that each cleans up; a second one ends the process at once."""
     config = to_config(composed)
-    from hyperlane.runner import run as run_stages  # here, so that a wrong configuration is said before torch is read
+    from hyperlane.runner import (
+        run as run_stages,  # here, so that a wrong configuration is said before torch is read
+    )
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)

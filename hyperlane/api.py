@@ -1,11 +1,11 @@
 """`AutoDistributedModel`: the command line's stages from Python.
 
-    from hyperlane import AutoDistributedModel
+from hyperlane import AutoDistributedModel
 
-    with AutoDistributedModel.from_pretrained("meta-llama/Llama-2-7b-hf", cluster="lab") as model:
-        print(model.generate("What is AI?", max_new_tokens=64))
-        for piece in model.stream("Tell me more"):
-            print(piece, end="")
+with AutoDistributedModel.from_pretrained("meta-llama/Llama-2-7b-hf", cluster="lab") as model:
+    print(model.generate("What is AI?", max_new_tokens=64))
+    for piece in model.stream("Tell me more"):
+        print(piece, end="")
 """
 
 import queue

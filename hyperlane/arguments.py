@@ -56,7 +56,7 @@ def _parse_list(text: str) -> list[str]:
 
         values = parse_value("prompts", text)
     if not isinstance(values, list) or not values:
-        raise ConfigError(f"prompts={text} is no list; write 'prompts=[\"first\",\"second\"]'")
+        raise ConfigError(f'prompts={text} is no list; write \'prompts=["first","second"]\'')
     return [str(value) for value in values]
 
 

@@ -1,7 +1,7 @@
 """The typed configuration: every key of `conf/`, checked once, and the table of everything that is pluggable.
 
-A group's `kind` picks a dataclass from `CHOICES`; that dataclass is both the schema of its YAML and the strategy itself, so
-YAML cannot name arbitrary code. Nothing past this file sees an untyped value.
+A group's `kind` picks a dataclass from `CHOICES`; that dataclass is both the schema of its YAML and the strategy
+itself, so YAML cannot name arbitrary code. Nothing past this file sees an untyped value.
 """
 
 import difflib
@@ -190,13 +190,26 @@ def to_config(composed: DictConfig) -> Config:
     return config
 
 
-_WHOLE = ("model", "cluster", "partition", "quantization", "transport", "generate", "security", "prompt", "prompts")
+_WHOLE = (
+    "model",
+    "cluster",
+    "partition",
+    "quantization",
+    "transport",
+    "generate",
+    "security",
+    "prompt",
+    "prompts",
+)
 _DEPLOYED = ("model", "cluster", "partition", "quantization", "transport")
 
 
 def fingerprint(composed: DictConfig, keys: tuple[str, ...] = _DEPLOYED) -> str:
     """SHA-256 (hex) of some of a configuration's keys; by default of what is deployed, and the seed."""
-    kept = {key: OmegaConf.to_container(composed[key], resolve=True) if _is_node(composed, key) else composed[key] for key in keys}
+    kept = {
+        key: OmegaConf.to_container(composed[key], resolve=True) if _is_node(composed, key) else composed[key]
+        for key in keys
+    }
     kept["seed"] = composed.generate.seed
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -269,7 +282,11 @@ def _nearest(name: str, known: list[str]) -> str:
 
 def _known_keys(composed: DictConfig | None) -> list[str]:
     schemas = [OmegaConf.structured(_Root)]
-    schemas += [OmegaConf.create({group: OmegaConf.structured(cls)}) for group, table in CHOICES.items() for cls in table.values()]
+    schemas += [
+        OmegaConf.create({group: OmegaConf.structured(cls)})
+        for group, table in CHOICES.items()
+        for cls in table.values()
+    ]
     keys: set[str] = set()
     for schema in schemas:
         keys.update(_flatten(schema, ""))
@@ -319,21 +336,41 @@ def _is_node(composed: DictConfig, key: str) -> bool:
 def _check(config: Config) -> None:
     """Ranges that types cannot say."""
     generate, transport = config.generate, config.transport
-    _require(transport.codec.name in CODEC_NAMES, "transport.codec.name", transport.codec.name, f"one of {', '.join(CODEC_NAMES)}")
+    _require(
+        transport.codec.name in CODEC_NAMES,
+        "transport.codec.name",
+        transport.codec.name,
+        f"one of {', '.join(CODEC_NAMES)}",
+    )
     _require(generate.max_new_tokens >= 1, "generate.max_new_tokens", generate.max_new_tokens, "1 or more")
     _require(generate.temperature >= 0, "generate.temperature", generate.temperature, "0 (greedy) or more")
     _require(generate.top_k >= 0, "generate.top_k", generate.top_k, "0 (all tokens) or more")
     _require(0 < generate.top_p <= 1, "generate.top_p", generate.top_p, "more than 0 and at most 1")
     _require(0 <= generate.min_p <= 1, "generate.min_p", generate.min_p, "0 to 1")
-    _require(generate.repetition_penalty > 0, "generate.repetition_penalty", generate.repetition_penalty, "more than 0")
+    _require(
+        generate.repetition_penalty > 0,
+        "generate.repetition_penalty",
+        generate.repetition_penalty,
+        "more than 0",
+    )
     _require(0 <= generate.seed < 2**63, "generate.seed", generate.seed, "0 or more")
     _require(generate.context >= 2, "generate.context", generate.context, "2 or more")
     _require(1 <= generate.slots <= 65535, "generate.slots", generate.slots, "1 to 65535")
     _require(generate.lanes >= 0, "generate.lanes", generate.lanes, "0 (one a worker) or more")
     _require(generate.prefill_chunk >= 1, "generate.prefill_chunk", generate.prefill_chunk, "1 or more")
     _require(transport.queue_depth >= 1, "transport.queue_depth", transport.queue_depth, "1 or more")
-    _require(transport.max_frame_bytes >= 4096, "transport.max_frame_bytes", transport.max_frame_bytes, "4096 or more")
-    _require(transport.connect_timeout_s > 0, "transport.connect_timeout_s", transport.connect_timeout_s, "more than 0")
+    _require(
+        transport.max_frame_bytes >= 4096,
+        "transport.max_frame_bytes",
+        transport.max_frame_bytes,
+        "4096 or more",
+    )
+    _require(
+        transport.connect_timeout_s > 0,
+        "transport.connect_timeout_s",
+        transport.connect_timeout_s,
+        "more than 0",
+    )
     _require(transport.step_timeout_s > 0, "transport.step_timeout_s", transport.step_timeout_s, "more than 0")
     _require(bool(re.fullmatch(r"[\w.-]+", config.name)), "name", config.name, "letters, digits, '.', '_' and '-'")
 
@@ -343,4 +380,13 @@ def _require(holds: bool, key: str, value: object, wanted: str) -> None:
         raise ConfigError(f"{key}={value} is out of range; give {wanted}")
 
 
-__all__ = ["CHOICES", "Config", "ConfigError", "HyperlaneError", "conf_dir", "explain", "fingerprint", "to_config"]
+__all__ = [
+    "CHOICES",
+    "Config",
+    "ConfigError",
+    "HyperlaneError",
+    "conf_dir",
+    "explain",
+    "fingerprint",
+    "to_config",
+]

@@ -1,6 +1,7 @@
 """A generation as figures: the table at the end of a run, and a line of a sweep's table."""
 
 import statistics
+from collections.abc import Sequence
 
 from rich.table import Table
 
@@ -29,14 +30,18 @@ def rows(generation: Generation) -> dict[str, str]:
         "workers": str(len(generation.workers)),
         "layers": ", ".join(f"{w.name} {w.start}:{w.stop} ({w.stop - w.start})" for w in generation.workers),
         "tokens": f"{sum(len(r.prompt_token_ids) for r in requests)} in, {tokens} out",
-        "bytes on the wire": f"{sum(link.wire_bytes for link in generation.links):,} (hidden states {sum(link.wire_bytes for link in hidden):,})",
+        "bytes on the wire": f"{_wire_bytes(generation.links):,} (hidden states {_wire_bytes(hidden):,})",
         "compression": compression(hidden),
         "time to first token": f"{first_s:.3f} s" + (" (median)" if len(requests) > 1 else ""),
         "tokens per second": f"{speed:.1f}" + (" (median of a request)" if len(requests) > 1 else ""),
     }
 
 
-def compression(hidden: list[LinkReport]) -> str:
+def _wire_bytes(links: Sequence[LinkReport]) -> int:
+    return sum(link.wire_bytes for link in links)
+
+
+def compression(hidden: Sequence[LinkReport]) -> str:
     """Hidden states against the same rows as FP16, headers and checksums counted."""
     if not hidden:
         return "no hidden states crossed a link"

@@ -17,7 +17,17 @@ from hyperlane.errors import StoreError
 
 T = TypeVar("T")
 
-_VERSIONED = ("hyperlane", "torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "trio", "grpcio")
+_VERSIONED = (
+    "hyperlane",
+    "torch",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "numpy",
+    "trio",
+    "grpcio",
+)
 
 
 def text_digest(text: str) -> str:

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hyperlane.artifacts import Generation
-from hyperlane.rundir import write_atomic
 from hyperlane.report import rows as figures
+from hyperlane.rundir import write_atomic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""`python -m hyperlane.verify RUN_A RUN_B`: do two runs have the same inputs and outputs? Names the first difference."""
+"""`python -m hyperlane.verify RUN_A RUN_B`: did two runs read and make the same? Names the first difference."""
 
 import json
 import sys

@@ -11,7 +11,16 @@ from omegaconf import OmegaConf
 from hyperlane.config import CHOICES, Config, conf_dir, explain, fingerprint, to_config
 from hyperlane.errors import ConfigError
 
-GROUPS = ("model", "cluster", "partition", "quantization", "transport", "generate", "security", "transport/codec")
+GROUPS = (
+    "model",
+    "cluster",
+    "partition",
+    "quantization",
+    "transport",
+    "generate",
+    "security",
+    "transport/codec",
+)
 FILES = [(g, f.stem) for g in GROUPS for f in sorted((conf_dir() / g).glob("*.yaml"))]
 
 
@@ -80,7 +89,10 @@ def test_a_wrong_value_names_its_key(override: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("generate.max_new_tokns=3", "unknown key generate.max_new_tokns; did you mean generate.max_new_tokens?"),
+        (
+            "generate.max_new_tokns=3",
+            "unknown key generate.max_new_tokns; did you mean generate.max_new_tokens?",
+        ),
         ("partition=unifrm", "unknown partition unifrm; did you mean uniform?"),
         ("model=meta-llama/Llama-2-7b-hf", "model.source="),
         ("generate.stop=[a", "cannot read 'generate.stop=[a'"),
@@ -99,7 +111,13 @@ def test_the_fingerprint_is_of_what_is_deployed() -> None:
     base = fingerprint(composed())
     for override in ("prompt=hello", "generate.temperature=1", "name=other", "stages=[plan]"):
         assert fingerprint(composed(override)) == base, override
-    changed = ("model=tiny", "cluster.workers=3", "partition=knapsack", "quantization=int8", "generate.seed=1")
+    changed = (
+        "model=tiny",
+        "cluster.workers=3",
+        "partition=knapsack",
+        "quantization=int8",
+        "generate.seed=1",
+    )
     prints = [base, *(fingerprint(composed(override)) for override in changed)]
     assert all(a != b for a, b in itertools.combinations(prints, 2))
 

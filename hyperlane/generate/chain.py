@@ -106,7 +106,10 @@ class Chain:
                 continue
             if frame.epoch == self.epoch:
                 return frame
-        raise WorkerError(f"the chain was silent for {self.step_timeout_s:g} s; look at the workers' logs, or raise transport.step_timeout_s")
+        raise WorkerError(
+            f"the chain was silent for {self.step_timeout_s:g} s; look at the workers' logs, "
+            f"or raise transport.step_timeout_s"
+        )
 
     def _raise_failure(self) -> None:
         """Ask the workers why nothing comes; a step may just take long."""
@@ -115,7 +118,9 @@ class Chain:
             if stats.failure:
                 raise WorkerError(f"worker {shard.worker} failed: {stats.failure}")
             if stats.epoch != self.epoch:
-                raise WorkerError(f"worker {shard.worker} was taken over by another run (epoch {stats.epoch}); run again")
+                raise WorkerError(
+                    f"worker {shard.worker} was taken over by another run (epoch {stats.epoch}); run again"
+                )
 
 
 @contextmanager
@@ -147,7 +152,11 @@ def open_chain(deployment: Deployment, options: LinkOptions) -> Iterator[Chain]:
             for shard, found, codec in zip(shards[1:], stats[1:], deployment.codecs, strict=True)
         ]
         home = Wiring(
-            epoch=epoch, identity=identity, data_addresses=(receiver.address,), control_address=None, codec="raw"
+            epoch=epoch,
+            identity=identity,
+            data_addresses=(receiver.address,),
+            control_address=None,
+            codec="raw",
         )
         for client, wiring in reversed(list(zip(clients, [*nexts, home], strict=True))):
             client.wire(wiring).result()

@@ -77,7 +77,7 @@ class _Text:
 
 @dataclass(slots=True)
 class Engine:
-    """Lives as long as its chain. A cancelled run leaves steps in flight; the next run takes their results and drops them."""
+    """Lives as long as its chain. A cancelled run leaves steps in flight; the next run drops their results."""
 
     chain: StepChain
     scheduler: Scheduler

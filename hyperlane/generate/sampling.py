@@ -42,7 +42,9 @@ def sample(
     `seen` are the ids of prompt and answer, for the repetition penalty. The draw is keyed by (seed, request, position),
     so it depends neither on batching nor on placement.
     """
-    order = np.lexsort((ids_K, -logits_K))  # by logit, then by id: what comes first on a tie does not depend on the sender
+    order = np.lexsort(
+        (ids_K, -logits_K)
+    )  # by logit, then by id: what comes first on a tie does not depend on the sender
     ids_K, scores_K = ids_K[order], logits_K[order].astype(np.float64)
     if sampling.repetition_penalty != 1.0 and seen:
         scores_K = _penalize(ids_K, scores_K, seen, sampling.repetition_penalty)

@@ -1,8 +1,8 @@
 """Which tokens go through the chain next: lanes of slots, continuous batching, chunked prefill. No IO, no clock.
 
-Slots are cut into lanes of neighbours. A lane's decode step carries one token of each of its ready sequences and waits for
-its result; with as many lanes as hops every worker has a lane to compute. Prompts go through in chunks, one behind another,
-at most one between two decode steps, so that a long prompt delays the others by a chunk at a time.
+Slots are cut into lanes of neighbours. A lane's decode step carries one token of each of its ready sequences and
+waits for its result; with as many lanes as hops every worker has a lane to compute. Prompts go through in chunks,
+one behind another, at most one between two decode steps, so that a long prompt delays the others by a chunk at a time.
 """
 
 from collections import deque
@@ -36,7 +36,7 @@ class _Sequence:
 
 @dataclass(slots=True)
 class Scheduler:
-    """Admits, steps, finishes and cancels requests. `next_step` and `complete` are its whole dialogue with the chain."""
+    """Admits, steps, finishes and cancels requests; `next_step` and `complete` are its dialogue with the chain."""
 
     slots: int
     lanes: int
@@ -148,7 +148,13 @@ class Scheduler:
         return self._step(lane, tuple(runs), tuple(token_ids), tuple(s.request for s in ready), decode=True)
 
     def _step(
-        self, lane: int, runs: tuple[Run, ...], token_ids: tuple[int, ...], targets: tuple[int, ...], *, decode: bool
+        self,
+        lane: int,
+        runs: tuple[Run, ...],
+        token_ids: tuple[int, ...],
+        targets: tuple[int, ...],
+        *,
+        decode: bool,
     ) -> Step:
         self._next_number += 1
         return Step(self._next_number, lane, runs, token_ids, targets, decode)

@@ -73,9 +73,7 @@ def _count(item: Range, model: ModelSpec, workload: Workload) -> Placement:
     )
 
 
-def _check_fit(
-    placements: Sequence[Placement], model: ModelSpec, cluster: Cluster, reserve: float
-) -> None:
+def _check_fit(placements: Sequence[Placement], model: ModelSpec, cluster: Cluster, reserve: float) -> None:
     usable = {worker.name: usable_bytes(worker, reserve) for worker in cluster.workers}
     if all(p.memory_bytes <= usable[p.worker] for p in placements):
         return

@@ -30,8 +30,8 @@ def kv_bytes(model: ModelSpec, start: int, stop: int, workload: Workload) -> int
 def activation_bytes(model: ModelSpec, last: bool, workload: Workload) -> int:
     """An upper estimate of one step's workspace: the widest of a prefill chunk and a full decode step.
 
-    A decoder layer holds about 12 rows of `hidden_size` (the residual, q, k, v, gate, up, down); attention scores of one
-    layer take rows x context x heads (heads of 64 wide or more); the head holds one logits row a slot.
+    A decoder layer holds about 12 rows of `hidden_size` (the residual, q, k, v, gate, up, down); attention scores
+    of one layer take rows x context x heads (heads of 64 or wider); the head holds one logits row a slot.
     """
     rows = max(workload.prefill_chunk, workload.slots)
     heads = max(1, model.hidden_size // 64)

@@ -1,4 +1,4 @@
-"""chat: a conversation on the terminal over the deployed chain. `/reset` forgets it, `/exit` or end of input ends it."""
+"""chat: a conversation on the terminal over the deployed chain. `/reset` forgets it, `/exit` ends it."""
 
 import os
 import select

@@ -11,6 +11,7 @@ from rich.console import Console
 from hyperlane.artifacts import Cluster, Deployment, Generation, Manifest, Plan
 from hyperlane.cluster.source import Finder, Surroundings
 from hyperlane.config import Config
+from hyperlane.errors import ClusterError
 from hyperlane.model.source import Checkpoint, resolve
 from hyperlane.model.store import LayerStore
 from hyperlane.rundir import RunDir
@@ -47,10 +48,29 @@ class Context:
         """The workers as they are now; a cluster that is made of processes starts them."""
         if self._source is None:
             self._source = await self._exits.enter_async_context(
-                self.config.cluster.open(Surroundings(store_root=self.store.root, log_folder=self.run_dir.root / "workers"))
+                self.config.cluster.open(
+                    Surroundings(store_root=self.store.root, log_folder=self.run_dir.root / "workers")
+                )
             )
         self._live = await self._source.find()
+        self._check_loopback(self._live)
         return self._live
+
+    def _check_loopback(self, cluster: Cluster) -> None:
+        """Off loopback only when said: nothing is authenticated or encrypted until mutual TLS comes."""
+        away = [w for w in cluster.workers if not w.control_address.startswith("127.")]
+        if not away:
+            return
+        where = f"{away[0].name} at {away[0].control_address}"
+        if not self.config.security.allow_lan:
+            raise ClusterError(
+                f"worker {where} is not on loopback, and nothing is authenticated; "
+                f"set security.allow_lan=true to use it"
+            )
+        self.console.print(
+            f"[bold red]WARNING: prompts and hidden states go to {where} in the clear, and whoever reaches a worker's "
+            f"ports can use it. Do this on networks that you trust.[/bold red]"
+        )
 
     async def live(self) -> Cluster:
         """The workers as this run last saw them."""

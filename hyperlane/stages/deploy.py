@@ -18,14 +18,18 @@ async def run(context: Context) -> Deployment:
     live = {worker.name: worker for worker in (await context.live()).workers}
     missing = [p.worker for p in plan.placements if p.worker not in live]
     if missing:
-        raise ClusterError(f"the plan uses worker {missing[0]}, which was not found; run stages=[discover,plan,deploy,generate]")
+        raise ClusterError(
+            f"the plan uses worker {missing[0]}, which was not found; run stages=[discover,plan,deploy,generate]"
+        )
     shards: dict[str, Shard] = {}
     columns = (TextColumn("deploy: {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=context.console, transient=True) as bar:
 
         async def one(placement: Placement) -> None:
             task = bar.add_task(placement.worker, total=None)
-            shards[placement.worker] = await _deploy(placement, live[placement.worker], plan, manifest, store, bar, task)
+            shards[placement.worker] = await _deploy(
+                placement, live[placement.worker], plan, manifest, store, bar, task
+            )
 
         async with trio.open_nursery() as nursery:
             for placement in plan.placements:
@@ -44,7 +48,9 @@ async def run(context: Context) -> Deployment:
 
 def show(context: Context) -> None:
     for shard in context.deployment.shards:
-        what = f"{shard.sent_files} files, {shard.sent_bytes / 2**20:,.1f} MiB sent" if shard.loaded else "already held it"
+        what = (
+            f"{shard.sent_files} files, {shard.sent_bytes / 2**20:,.1f} MiB sent" if shard.loaded else "already held it"
+        )
         context.console.print(f"deploy: {shard.worker} layers {shard.start}:{shard.stop}, {what}")
 
 

@@ -10,7 +10,7 @@ from hyperlane.stages.context import Context
 async def run(context: Context) -> Cluster:
     """Probe the cluster, or take the recorded one that `cluster.snapshot` names."""
     snapshot = context.config.cluster.snapshot
-    cluster = _recorded(Path(snapshot).expanduser()) if snapshot else await context.probe()
+    cluster = _recorded(snapshot) if snapshot else await context.probe()
     if not cluster.workers:
         raise ClusterError(f"cluster.snapshot={snapshot} records no worker; give another")
     return cluster
@@ -18,13 +18,17 @@ async def run(context: Context) -> Cluster:
 
 def show(context: Context) -> None:
     cluster = context.cluster
-    names = ", ".join(f"{worker.name} ({worker.device}, {worker.memory_free_bytes / 2**30:.1f} GiB free)" for worker in cluster.workers)
+    names = ", ".join(
+        f"{worker.name} ({worker.device}, {worker.memory_free_bytes / 2**30:.1f} GiB free)"
+        for worker in cluster.workers
+    )
     context.console.print(f"discover: {names}")
     for rejected in cluster.rejected:
         context.console.print(f"discover: {rejected.name} at {rejected.address} rejected: {rejected.reason}")
 
 
-def _recorded(path: Path) -> Cluster:
+def _recorded(snapshot: str) -> Cluster:
+    path = Path(snapshot).expanduser()
     try:
         return from_json(Cluster, path.read_text())
     except OSError as error:

@@ -11,7 +11,13 @@ from hyperlane.stages.context import Context
 async def run(context: Context) -> Manifest:
     config = context.config
     checkpoint = await context.checkpoint()
-    columns = (TextColumn("export:"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("export:"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=context.console, transient=True) as bar:
         task = bar.add_task("", total=None)
 

@@ -15,8 +15,8 @@ from hyperlane.generate.engine import Engine, Limits, Prompt
 from hyperlane.generate.sampling import Sampling
 from hyperlane.generate.scheduler import Scheduler
 from hyperlane.generate.tokenizer import Tokenizer
-from hyperlane.stages.context import Context
 from hyperlane.report import summary
+from hyperlane.stages.context import Context
 
 
 async def run(context: Context) -> Generation:
@@ -65,7 +65,9 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: Tokenizer) ->
             scheduler=scheduler,
             sampling=sampling(config),
             limits=Limits(
-                max_new_tokens=generate.max_new_tokens, stop=tuple(generate.stop), ignore_eos=generate.ignore_eos
+                max_new_tokens=generate.max_new_tokens,
+                stop=tuple(generate.stop),
+                ignore_eos=generate.ignore_eos,
             ),
             stop_ids=tokenizer.stop_ids,
             open_decoder=tokenizer.stream,

@@ -12,9 +12,11 @@ def draw_plan(plan: Plan, cluster: Cluster) -> str:
     """`plan` as an SVG document."""
     free_bytes = {worker.name: worker.memory_free_bytes for worker in cluster.workers}
     height = 90 + _ROW * len(plan.placements)
-    title = f"{plan.model.source}: {plan.model.layers} layers, partition={plan.partition}, {plan.slots} slots of {plan.context}"
+    cut = f"partition={plan.partition}, {plan.slots} slots of {plan.context}"
+    title = f"{plan.model.source}: {plan.model.layers} layers, {cut}"
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}"',
+        '     font-family="sans-serif" font-size="13">',
         f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
         f'<text x="16" y="26" font-size="15">{escape(title)}</text>',
         *_legend(),

@@ -36,5 +36,7 @@ async def run(context: Context) -> Plan:
 
 
 def show(context: Context) -> None:
-    cut = ", ".join(f"{p.worker} {p.start}:{p.stop} ({p.memory_bytes / 2**30:.2f} GiB)" for p in context.plan.placements)
+    cut = ", ".join(
+        f"{p.worker} {p.start}:{p.stop} ({p.memory_bytes / 2**30:.2f} GiB)" for p in context.plan.placements
+    )
     context.console.print(f"plan: {context.plan.partition}: {cut}")

@@ -76,9 +76,7 @@ class Pump:
             rows, width = result.hidden_RD.shape
             payload = self.codec.encode(result.hidden_RD, positions(frame.runs))
             self._fp16_bytes += rows * width * 2
-            return replace(
-                frame, kind=Kind.HIDDEN, codec=self.codec.id, rows=rows, width=width, payload=payload
-            )
+            return replace(frame, kind=Kind.HIDDEN, codec=self.codec.id, rows=rows, width=width, payload=payload)
         if result.logits_NV is not None:
             rows, width = result.logits_NV.shape
             payload = np.ascontiguousarray(result.logits_NV, "<f4")
@@ -95,6 +93,4 @@ class Pump:
 
 def positions(runs: tuple[Run, ...]) -> NDArray[np.uint32]:
     """Each row's position in its sequence, [R]."""
-    return np.concatenate(
-        [np.arange(run.position, run.position + run.count, dtype=np.uint32) for run in runs]
-    )
+    return np.concatenate([np.arange(run.position, run.position + run.count, dtype=np.uint32) for run in runs])

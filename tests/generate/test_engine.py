@@ -64,9 +64,7 @@ class Letters:
 def make(slots: int = 4, lanes: int = 2, chunk: int = 4, **kwargs: object) -> Engine:
     scheduler = Scheduler(slots, lanes, 64, chunk, 3)
     settings = {"sampling": Sampling(), "limits": Limits(max_new_tokens=8), **kwargs}
-    return Engine(
-        chain=ToyChain(), scheduler=scheduler, stop_ids=frozenset({STOP}), open_decoder=Letters, **settings
-    )
+    return Engine(chain=ToyChain(), scheduler=scheduler, stop_ids=frozenset({STOP}), open_decoder=Letters, **settings)
 
 
 def run(engine: Engine, *token_ids: tuple[int, ...]) -> tuple[GeneratedText, ...]:

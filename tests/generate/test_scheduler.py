@@ -1,6 +1,7 @@
 """The scheduler against a chain that answers in order: nothing lost, doubled or given to another request."""
 
 from collections import deque
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -101,7 +102,7 @@ def test_a_long_prompt_delays_a_running_sequence_by_one_chunk_at_a_time() -> Non
         assert step is not None
         kinds.append(step.decode)
         scheduler.complete(step, [5] * len(step.targets))
-    assert all(a != b for a, b in zip(kinds, kinds[1:], strict=False))
+    assert all(a != b for a, b in pairwise(kinds))
 
 
 @pytest.mark.parametrize(("prompt", "said"), [((), "empty"), (range(64), "64 tokens")])

@@ -18,7 +18,10 @@ def test_a_stop_string_over_several_pieces_is_cut_off() -> None:
     assert stops.finish() == ""
 
 
-@given(st.lists(st.text("abc", max_size=4), max_size=12), st.lists(st.text("abc", min_size=1, max_size=3), max_size=3))
+@given(
+    st.lists(st.text("abc", max_size=4), max_size=12),
+    st.lists(st.text("abc", min_size=1, max_size=3), max_size=3),
+)
 def test_what_is_shown_is_the_text_up_to_the_first_stop(pieces: list[str], wanted: list[str]) -> None:
     stops = StopStrings(wanted)
     shown = "".join(stops.push(piece) for piece in pieces) + stops.finish()

@@ -1,0 +1,201 @@
+"""Bad input gets one clear line, exit code 2, and nothing lost."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cli import Done, environment, error_of, hyperlane
+from tests.integration.workers import Worker, running_worker
+
+TINY = ("model=tiny", "generate.context=128", "generate.max_new_tokens=4")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("generate.max_new_tokns=3",),
+            "unknown key generate.max_new_tokns; did you mean generate.max_new_tokens?",
+        ),
+        (("generate.max_new_tokens=many",), "generate.max_new_tokens: "),
+        (("model=smolm",), "unknown model smolm; did you mean smollm2_135m?"),
+        (("model.source=/nowhere/at/all",), "there is no /nowhere/at/all"),
+        (("prompt=",), "prompt 1 of 1 is empty"),
+        (("prompts_file=/nowhere.jsonl",), "prompts_file=/nowhere.jsonl cannot be read"),
+        (("stages=[discover,paln]",), "unknown stage paln"),
+        (("cluster=static",), "cluster.addresses is empty"),
+        (("cluster.snapshot=/nowhere.json",), "cluster.snapshot=/nowhere.json cannot be read"),
+        (("run_dir=/nowhere",), "run_dir=/nowhere is not the folder of a run"),
+    ],
+)
+def test_a_wrong_configuration(arguments: tuple[str, ...], said: str, tmp_path: Path, store: Path) -> None:
+    assert said in error_of(hyperlane(*TINY, *arguments, cwd=tmp_path, store=store))
+
+
+def test_missing_weights(tmp_path: Path, store: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 64}))
+    error = error_of(hyperlane(*TINY, f"model.source={folder}", cwd=tmp_path, store=store))
+    assert f"{folder} has no weights" in error
+
+
+def test_a_hub_model_without_network(tmp_path: Path, store: Path) -> None:
+    error = error_of(
+        hyperlane(*TINY, "model.source=nobody/nothing", "stages=[export]", cwd=tmp_path, store=store)
+    )
+    assert "cannot fetch nobody/nothing" in error
+    assert "model.source=FOLDER" in error
+
+
+def test_no_worker_found(tmp_path: Path, store: Path) -> None:
+    lab = ("cluster=lab", "cluster.name=nobody", "cluster.browse_timeout_s=1", "cluster.interface=127.0.0.1")
+    error = error_of(hyperlane(*TINY, *lab, cwd=tmp_path, store=store))
+    assert "no worker of cluster 'nobody' announced itself in 1 s" in error
+
+
+def test_nothing_at_an_address(tmp_path: Path, store: Path) -> None:
+    arguments = ("cluster=static", "cluster.addresses=[127.0.0.1:1]", "cluster.probe_timeout_s=1")
+    assert "127.0.0.1:1" in error_of(hyperlane(*TINY, *arguments, cwd=tmp_path, store=store))
+
+
+def test_a_model_that_does_not_fit(tmp_path: Path, store: Path) -> None:
+    error = error_of(
+        hyperlane(*TINY, "generate.context=512", "generate.slots=65535", cwd=tmp_path, store=store)
+    )
+    assert "does not fit" in error
+    assert "local-0 needs" in error
+
+
+def test_a_prompt_longer_than_the_context(tmp_path: Path, store: Path) -> None:
+    error = error_of(hyperlane(*TINY, f"prompt={'long ' * 60}", cwd=tmp_path, store=store))
+    assert "the context holds 128" in error
+
+
+def test_two_addresses_of_one_name(tmp_path: Path, store: Path) -> None:
+    with (
+        running_worker("twin", tmp_path / "a", cluster="a") as a,
+        running_worker("twin", tmp_path / "b", cluster="b") as b,
+    ):
+        error = error_of(hyperlane(*TINY, *static(a, b), cwd=tmp_path, store=store))
+    assert "both called twin" in error
+
+
+def test_a_worker_of_another_version(tmp_path: Path, store: Path) -> None:
+    with running_worker("old", tmp_path / "old", protocol_version=99) as old:
+        error = error_of(hyperlane(*TINY, *static(old), cwd=tmp_path, store=store))
+    assert "version 99" in error
+
+
+def test_an_altered_or_truncated_layer_file_is_fetched_again(tmp_path: Path, store: Path) -> None:
+    kept = tmp_path / "worker"
+    arguments = (*TINY, "prompt=Hello")
+    with running_worker("w0", kept) as worker:
+        first = hyperlane(*arguments, *static(worker), cwd=tmp_path, store=store)
+    assert first.code == 0, first.err
+    assert sent(first)[0] == 7  # the shard's graph, the embedding, four layers, the head
+    weights = [part["weights"]["sha256"] for part in first.artifact("export", "manifest.json")["parts"]]
+    altered, truncated = (next(kept.rglob(name)) for name in (weights[1], weights[2]))
+    altered.chmod(0o644)
+    truncated.chmod(0o644)
+    altered.write_bytes(b"x" + altered.read_bytes()[1:])
+    truncated.write_bytes(truncated.read_bytes()[:-1])
+    with running_worker("w0", kept) as worker:
+        again = hyperlane(*arguments, *static(worker), cwd=tmp_path, store=store)
+    assert again.code == 0, again.err
+    assert sent(again)[0] == 2
+    assert again.generation["requests"][0]["token_ids"] == first.generation["requests"][0]["token_ids"]
+
+
+def test_a_prompt_on_running_workers_sends_nothing(tmp_path: Path, store: Path) -> None:
+    with running_worker("w0", tmp_path / "0") as a, running_worker("w1", tmp_path / "1") as b:
+        first = hyperlane(*TINY, "prompt=Hello", *static(a, b), cwd=tmp_path, store=store)
+        again = hyperlane(*TINY, "prompt=Hello", *static(a, b), cwd=tmp_path, store=store)
+        moved = hyperlane(
+            *TINY,
+            "prompt=Hello",
+            *static(a, b),
+            "partition=manual",
+            "partition.layers=[3,1]",
+            cwd=tmp_path,
+            store=store,
+        )
+    assert [done.code for done in (first, again, moved)] == [0, 0, 0], (first.err, again.err, moved.err)
+    assert [shard["loaded"] for shard in again.artifact("deploy", "deployment.json")["shards"]] == [
+        False,
+        False,
+    ]
+    assert sent(again) == [0, 0]
+    assert sent(moved) == [2, 1], "w0 lacks its new graph and one layer, w1 its new graph alone"
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small") as disk:
+        error = error_of(hyperlane(*TINY, "stages=[export]", cwd=tmp_path, store=disk))
+        assert "full" in error
+        left = [path.name for path in disk.rglob("*") if path.is_file() and "tmp" in str(path)]
+        assert left == []
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for option in ("--control-port", "--data-port"):
+            command = [sys.executable, "-m", "hyperlane.worker", "--store", str(tmp_path), option, port]
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=30, env=environment(tmp_path)
+            )
+            assert done.returncode == 2
+            assert port in done.stderr.splitlines()[-1]
+            assert "Traceback" not in done.stderr
+
+
+def test_garbage_on_the_data_port_is_turned_away(tmp_path: Path, store: Path) -> None:
+    with running_worker("w0", tmp_path / "0") as worker:
+        with socket.create_connection(worker.data, timeout=10) as garbage:
+            garbage.recv(4096)  # the greeting
+            garbage.sendall(b"GET / HTTP/1.1\r\nHost: worker\r\n\r\n" + bytes(100))
+            while garbage.recv(4096):  # until the worker hangs up
+                pass
+        done = hyperlane(*TINY, "prompt=Hello", *static(worker), cwd=tmp_path, store=store)
+        assert done.code == 0, done.err
+
+
+def sent(done: Done) -> list[int]:
+    return [shard["sent_files"] for shard in done.artifact("deploy", "deployment.json")["shards"]]
+
+
+def static(*workers: Worker) -> tuple[str, str]:
+    return "cluster=static", f"cluster.addresses=[{','.join(worker.control for worker in workers)}]"
+
+
+@contextmanager
+def small_disk(path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB; needs root, as CI has."""
+    path.mkdir()
+    mounted = (
+        os.geteuid() == 0
+        and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", path]).returncode == 0
+    )
+    if not mounted:
+        if os.environ.get("CI"):
+            pytest.fail("CI must run as root: this test mounts a small disk")
+        pytest.skip("needs root to mount a small disk")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
