@@ -1,4 +1,6 @@
-"""From hidden states to a boundary's tables, and the measures that decide whether a codec may be used there. Pure."""
+"""From hidden states to a boundary's tables, and the measures that admit a codec there."""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,7 @@ SB4_BITS = 3.94  # a value, RMS and scales counted
 _LEAST_BITS = 3.5
 
 
-def calibrate(hidden_RD: NDArray[np.float32] | NDArray[np.float16]) -> Tables:
+def calibrate(hidden_RD: NDArray[Any]) -> Tables:
     """Tables from the hidden states of a text; rows above 4 times the median RMS are left out.
 
     Raises ValueError where not one finite row that is not zero is left.
@@ -33,7 +35,7 @@ def calibrate(hidden_RD: NDArray[np.float32] | NDArray[np.float16]) -> Tables:
 
 
 def allot_bits(sigma_D: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Bits of each block of sorted channels of deviations `sigma_D`: one at a time to where it removes most distortion.
+    """Bits of each block of sorted channels of deviations `sigma_D`: each to where it removes most.
 
     Rotated, scaled back by sqrt(sigma), a block of distortion D leaves D * mean(sigma)^2 a value.
     """
@@ -71,9 +73,11 @@ def relative_error(
 def kl_divergence(exact_NV: NDArray[np.float32], coded_NV: NDArray[np.float32]) -> NDArray[np.float64]:
     """KL(exact || coded) of the next-token distributions of N rows of logits, in nats."""
     exact, coded = _log_softmax(exact_NV), _log_softmax(coded_NV)
-    return (np.exp(exact) * (exact - coded)).sum(axis=1)
+    divergence: NDArray[np.float64] = (np.exp(exact) * (exact - coded)).sum(axis=1)
+    return divergence
 
 
 def _log_softmax(logits_NV: NDArray[np.float32]) -> NDArray[np.float64]:
     shifted = logits_NV.astype(np.float64) - logits_NV.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    logs: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return logs

@@ -1,7 +1,7 @@
 """The constants that codes index: NF4, and Lloyd-Max quantizers of a unit Gaussian for 1 to 6 bits.
 
-A value takes the nearest entry: its code is how many midpoints between neighbours lie below it, so that a tie goes to
-the lower index. Midpoints are FP32 sums of two neighbours, halved.
+A value takes the nearest entry: its code is how many midpoints between neighbours lie below it, so that a tie
+goes to the lower index. Midpoints are FP32 sums of two neighbours, halved.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ NF4 = _codebook(
     ]
 )
 
-# Lloyd's fixed point for the density exp(-x^2/2), iterated to 1e-13; the upper halves, by bits. 0 bits say nothing.
+# Lloyd's fixed point for the density exp(-x^2/2), iterated to 1e-13: the upper halves, by bits.
 LLOYD_MAX: tuple[Codebook, ...] = (
     _codebook([0.0]),
     _symmetric([0.79788456]),

@@ -1,7 +1,7 @@
-"""E4M3, the 8-bit float of the block scales: 4 exponent bits of bias 7, 3 mantissa bits (OCP OFP8, the half without sign).
+"""E4M3, the 8-bit float of the block scales: 4 exponent bits of bias 7, 3 mantissa bits (OCP OFP8, no sign).
 
-Code 8 e + m stands for (1 + m/8) * 2^(e - 7), codes below 8 for m * 2^-9. Scales are never negative and stop at 448
-(code 126); a decoder reads any byte, by its low seven bits.
+Code 8 e + m stands for (1 + m/8) * 2^(e - 7), codes below 8 for m * 2^-9. Scales are never negative and stop
+at 448 (code 126); a decoder reads any byte, by its low seven bits.
 """
 
 import numpy as np

@@ -9,8 +9,9 @@ from hyperlane.transport.codec.tables import Tables
 
 NAME, ID = "h4", 4
 SORTED = False
+
 CLIPS = (0.75, 0.85, 0.95, 1.0)
-_TRIALS = tuple(16 * clip for clip in CLIPS)
+TRIALS = tuple(16 * clip for clip in CLIPS)
 
 
 def bits(tables: Tables) -> NDArray[np.uint8]:
@@ -27,7 +28,7 @@ def quantize(
     """
     absmax_R = np.abs(values_Rn).max(axis=1)
     fits_R = absmax_R * np.float32(16) <= scale.LARGEST
-    return (*scale.best(values_Rn, absmax_R, _TRIALS, NF4), fits_R)
+    return (*scale.best(values_Rn, absmax_R, TRIALS, NF4), fits_R)
 
 
 def dequantize(scales_R: NDArray[np.uint8], codes_Rn: NDArray[np.uint8], bits: int) -> NDArray[np.float32]:

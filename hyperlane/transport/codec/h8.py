@@ -18,9 +18,9 @@ def bits(tables: Tables) -> NDArray[np.uint8]:
 def quantize(
     values_Rn: NDArray[np.float32], bits: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
-    """One block of R rows -> scale bytes [R], codes [R, n] (two's complement), and whether a scale could hold the row.
+    """One block of R rows -> scale bytes [R], codes [R, n] (int8), whether a scale could hold the row [R].
 
-    The scale is the least E4M3 value that clips nothing: 8 bits have levels to spare, but no clipped value is cheap.
+    The scale is the least E4M3 value that clips nothing: levels are plenty, a clipped value is dear.
     """
     sixteenfold_R = np.abs(values_Rn).max(axis=1) * np.float32(16)
     scales_R = e4m3.at_least(np.minimum(sixteenfold_R, scale.LARGEST))

@@ -1,19 +1,20 @@
-"""The reference of the rotated codecs (h4, int4, h8): what a payload holds, and the arithmetic between it and rows.
+"""The reference of the rotated codecs (h4, int4, h8): a payload's layout, and the way from rows to it.
 
 Payload: the tables' id (8 bytes), two bits a row (row i in bits 2 (i % 4) of byte i // 4), then the rows.
-A row of state CODED is its RMS f16, a scale byte for each block that has bits, and the blocks' codes, each block
-cut into bit planes from the most significant (8-bit codes are bytes as they are) and padded to a byte. HALF and SINGLE
-rows are f16 and f32 values as they are; a ZERO row is nothing.
+A row of state CODED is its RMS f16, a scale byte for each block that has bits, and the blocks' codes, each
+block cut into bit planes from the most significant (8-bit codes are bytes as they are) and padded to a byte.
+HALF and SINGLE rows are f16 and f32 values as they are; a ZERO row is nothing.
 
-All arithmetic is FP32, every operation rounded to nearest even, none fused: the native code matches it bit for bit.
+All arithmetic is FP32, each operation rounded to nearest even, none fused; native code gives the same bits.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane.errors import TransportError
+from hyperlane.transport.codec.protocol import Buffer
 from hyperlane.transport.codec.rotation import blocks, hadamard, row_sum, signs
 from hyperlane.transport.codec.tables import Tables
 
@@ -22,13 +23,17 @@ OUTLIER_ROW = 4  # rows above this many times the calibrated median RMS are sent
 SMALLEST_RMS = np.float32(2**-14)  # below it FP16 keeps no ten bits
 LARGEST_HALF = np.float32(65504)
 
-Rows = NDArray[np.float32] | NDArray[np.float16]
+Rows = NDArray[Any]  # float32 or float16
 
 
 class Quantizer(Protocol):
     """One of the modules h4, sb4, h8."""
 
-    SORTED: bool
+    @property
+    def ID(self) -> int: ...  # noqa: N802
+
+    @property
+    def SORTED(self) -> bool: ...  # noqa: N802
 
     def bits(self, tables: Tables) -> NDArray[np.uint8]: ...
 
@@ -42,7 +47,7 @@ class Quantizer(Protocol):
 
 
 class Rotation:
-    """The fixed linear part: sort, centre, scale, sign and transform, and its inverse, for one set of tables."""
+    """The fixed linear part for one set of tables: sort, centre, scale, sign, transform, and its inverse."""
 
     def __init__(self, tables: Tables, *, sort: bool) -> None:
         order = tables.order_D.astype(np.intp) if sort else np.arange(tables.width)
@@ -81,31 +86,27 @@ class RotatedCodec:
         self.row_bytes = 2 + sum(1 + _packed_bytes(b - a, bits) for (a, b), bits in self.spans if bits)
 
     def encode(self, hidden_RD: Rows, positions_R: NDArray[np.uint32]) -> NDArray[np.uint8]:
-        """The payload of the rows; row i stands at `positions_R[i]` of its sequence, and position 0 is sent as it is."""
-        rows, width = hidden_RD.shape
-        if width != self.tables.width:
-            raise TransportError(
-                f"rows of width {width} do not fit codec tables of width {self.tables.width}"
-            )
+        """The payload of the rows; row i stands at `positions_R[i]` of its sequence, 0 is sent as it is."""
+        self._check_width(hidden_RD)
         states, records = self._rows(hidden_RD, positions_R)
         head = np.frombuffer(self.tables.id, np.uint8)
         return np.concatenate([head, _pack_states(states), *records])
 
-    def decode(self, payload: bytes | memoryview, positions_R: NDArray[np.uint32], out_RD: Rows) -> None:
-        """Write the rows of `payload` to `out_RD`; TransportError where it is malformed or made with other tables."""
+    def decode(self, payload: Buffer, out_RD: Rows) -> None:
+        """Write the rows; TransportError where the payload is malformed or was made with other tables."""
+        self._check_width(out_RD)
         data = np.frombuffer(payload, np.uint8)
         rows, width = out_RD.shape
         states = self._states(data, rows)
-        lengths = np.array([self.row_bytes, 2 * width, 4 * width, 0])[states]
+        sizes = (self.row_bytes, 2 * width, 4 * width, 0)
+        lengths = np.array(sizes)[states]
         starts = 8 + -(-rows // 4) + np.concatenate([[0], np.cumsum(lengths)])
         if starts[-1] != len(data):
-            raise TransportError(
-                f"a payload of {len(data)} bytes should have {starts[-1]}; the sender is faulty"
-            )
+            raise TransportError(f"a payload of {len(data)} bytes, its rows take {starts[-1]}")
         with np.errstate(over="ignore", invalid="ignore"):
             for state, read in ((CODED, self._read_coded), (HALF, _read_half), (SINGLE, _read_single)):
                 of_state = np.flatnonzero(states == state)
-                at = starts[of_state][:, None] + np.arange(lengths[of_state[0]] if len(of_state) else 0)
+                at = starts[of_state][:, None] + np.arange(sizes[state])
                 out_RD[of_state] = read(data[at], width)
         out_RD[states == ZERO] = 0
 
@@ -116,7 +117,7 @@ class RotatedCodec:
         with np.errstate(over="ignore", invalid="ignore"):
             rows_RD = hidden_RD.astype(np.float32)
             rms_R = np.sqrt(row_sum(rows_RD * rows_RD) / np.float32(rows_RD.shape[1])).astype(np.float16)
-        limit = np.float32(OUTLIER_ROW) * np.float32(self.tables.median_rms)
+        limit = outlier_limit(self.tables)
         sane_R = (rms_R.astype(np.float32) <= limit) & (rms_R.astype(np.float32) >= SMALLEST_RMS)
         coded = np.flatnonzero(sane_R & (positions_R != 0) & np.isfinite(rows_RD).all(axis=1))
         coded_bytes, fits = self._coded(rows_RD[coded], rms_R[coded])
@@ -124,15 +125,15 @@ class RotatedCodec:
         states[coded[fits]] = CODED
         chosen = dict(zip(coded.tolist(), coded_bytes, strict=True))
         records = [
-            chosen[row] if states[row] == CODED else _raw(hidden_RD[row], int(states[row]))
-            for row in range(len(states))
+            chosen[row] if state == CODED else _raw(hidden_RD[row], state)
+            for row, state in enumerate(states.tolist())
         ]
         return states, records
 
     def _raw_states(
         self, hidden_RD: Rows, rows_RD: NDArray[np.float32], rms_R: NDArray[np.float16]
     ) -> NDArray[np.uint8]:
-        """How each row goes if it is not coded: FP16, but FP32 where that is what it is and FP16 cannot hold it."""
+        """How each row goes if it is not coded: FP16, but FP32 where it is that and FP16 cannot hold it."""
         states = np.full(len(rows_RD), HALF, np.uint8)
         if hidden_RD.dtype == np.float32:
             holds = (np.abs(rows_RD) <= LARGEST_HALF).all(axis=1) & (rms_R.astype(np.float32) >= SMALLEST_RMS)
@@ -168,6 +169,12 @@ class RotatedCodec:
                 scale_at, code_at = scale_at + 1, code_at + size
         return self.rotation.invert(values, rms_R)
 
+    def _check_width(self, rows_RD: Rows) -> None:
+        if rows_RD.shape[1] != self.tables.width:
+            raise TransportError(
+                f"rows of width {rows_RD.shape[1]} do not fit codec tables of width {self.tables.width}"
+            )
+
     def _states(self, data: NDArray[np.uint8], rows: int) -> NDArray[np.uint8]:
         head = 8 + -(-rows // 4)
         if len(data) < head:
@@ -177,9 +184,16 @@ class RotatedCodec:
         made_with = data[:8].tobytes()
         if made_with != self.tables.id:
             raise TransportError(
-                f"the frame was made with codec tables {made_with.hex()}, this end holds {self.tables.id.hex()}; deploy again"
+                f"the frame was made with codec tables {made_with.hex()}, "
+                f"this end holds {self.tables.id.hex()}; deploy again"
             )
-        return ((data[8:head, None] >> np.array([0, 2, 4, 6], np.uint8)) & 3).reshape(-1)[:rows]
+        states: NDArray[np.uint8] = (data[8:head, None] >> np.array([0, 2, 4, 6], np.uint8)) & np.uint8(3)
+        return states.reshape(-1)[:rows]
+
+
+def outlier_limit(tables: Tables) -> np.float32:
+    """The RMS above which a row is sent as it is."""
+    return np.float32(OUTLIER_ROW) * np.float32(tables.median_rms)
 
 
 def pack(codes_Rn: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
@@ -197,7 +211,10 @@ def unpack(packed: NDArray[np.uint8], n: int, bits: int) -> NDArray[np.uint8]:
         return packed
     flat = np.unpackbits(packed, axis=1, count=n * bits, bitorder="little")
     planes = flat.reshape(len(packed), bits, n)
-    return (planes << np.arange(bits - 1, -1, -1, dtype=np.uint8)[:, None]).sum(axis=1, dtype=np.uint8)
+    codes: NDArray[np.uint8] = (planes << np.arange(bits - 1, -1, -1, dtype=np.uint8)[:, None]).sum(
+        axis=1, dtype=np.uint8
+    )
+    return codes
 
 
 def _packed_bytes(n: int, bits: int) -> int:
@@ -206,7 +223,8 @@ def _packed_bytes(n: int, bits: int) -> int:
 
 def _pack_states(states_R: NDArray[np.uint8]) -> NDArray[np.uint8]:
     padded = np.pad(states_R, (0, -len(states_R) % 4)).reshape(-1, 4)
-    return (padded << np.array([0, 2, 4, 6], np.uint8)).sum(axis=1, dtype=np.uint8)
+    packed: NDArray[np.uint8] = (padded << np.array([0, 2, 4, 6], np.uint8)).sum(axis=1, dtype=np.uint8)
+    return packed
 
 
 def _raw(row_D: Rows, state: int) -> NDArray[np.uint8]:

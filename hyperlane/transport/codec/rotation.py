@@ -1,7 +1,7 @@
 """How a row is cut into blocks, and the rotation of a block: fixed signs, then a Hadamard transform.
 
-The transform spreads an outlier over its whole block, so that four bits suffice (QuaRot, arXiv 2404.00456). Its
-order of additions is part of the format: FP32, one rounding an addition, halves 32 apart first, neighbours last.
+The transform spreads an outlier over its whole block, so that four bits suffice (QuaRot, arXiv 2404.00456).
+Its order of additions is part of the format: FP32, each rounded, values 32 apart first, neighbours last.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ _WORD = 2**64 - 1
 
 
 def blocks(width: int) -> tuple[tuple[int, int], ...]:
-    """Half-open (start, stop) of each block: 64 wide, then what is left in falling powers of two (36 = 32 + 4)."""
+    """Half-open (start, stop) of each block: 64 wide, the rest in falling powers of two (36 = 32 + 4)."""
     spans = [(start, start + BLOCK) for start in range(0, width - BLOCK + 1, BLOCK)]
     start, size = len(spans) * BLOCK, BLOCK // 2
     while start < width:
@@ -25,7 +25,7 @@ def blocks(width: int) -> tuple[tuple[int, int], ...]:
 
 
 def signs(width: int) -> NDArray[np.float32]:
-    """The +1 and -1 of each channel: bit j % 64 of the (j // 64)-th output of SplitMix64, seed 7; a set bit is -1."""
+    """+1 or -1 for each channel: bit j % 64 of output j // 64 of SplitMix64, seed 7; a set bit is -1."""
     words = np.array([_splitmix64(index) for index in range(-(-width // 64))], "<u8")
     bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:width]
     return (np.float32(1) - np.float32(2) * bits).astype(np.float32)
@@ -44,14 +44,14 @@ def hadamard(values_Rn: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def halving_sum(values_Rn: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The sum of each row in the transform's order: the upper half is added to the lower until one value is left."""
+    """The sum of each row in the transform's order: the upper half onto the lower, until one is left."""
     while (n := values_Rn.shape[1]) > 1:
         values_Rn = values_Rn[:, : n // 2] + values_Rn[:, n // 2 :]
     return values_Rn[:, 0]
 
 
 def row_sum(values_RD: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The sum of each row of any width: 64 running sums (channel j into sum j % 64, in order), then a halving sum."""
+    """The sum of each row of any width: 64 running sums (channel j into sum j % 64), then a halving sum."""
     rows, width = values_RD.shape
     sums = np.zeros((rows, BLOCK), np.float32)
     for start in range(0, width, BLOCK):

@@ -1,4 +1,4 @@
-"""SB4, sorted blocks: channels sorted by deviation, and as many bits a block as its share of the energy earns.
+"""SB4, sorted blocks: channels sorted by deviation, and as many bits a block as its energy earns.
 
 Codes index the Lloyd-Max quantizer of a unit Gaussian; rotated blocks are close to one. This is `int4`.
 """
@@ -14,7 +14,7 @@ from hyperlane.transport.codec.tables import Tables
 NAME, ID = "int4", 3
 SORTED = True
 GAINS = (0.92, 1.0, 1.1)
-_TRIALS = tuple(16 * gain for gain in GAINS)
+TRIALS = tuple(16 * gain for gain in GAINS)
 
 
 def bits(tables: Tables) -> NDArray[np.uint8]:
@@ -34,8 +34,8 @@ def quantize(
     rms_R = np.sqrt(halving_sum(values_Rn * values_Rn) * np.float32(1 / values_Rn.shape[1]))
     first_Rn = book.levels[book.codes(values_Rn * scale.inverse(rms_R)[:, None])]
     gain_R = halving_sum(values_Rn * first_Rn) / halving_sum(first_Rn * first_Rn)
-    fits_R = gain_R * np.float32(_TRIALS[-1]) <= scale.LARGEST
-    return (*scale.best(values_Rn, gain_R, _TRIALS, book), fits_R)
+    fits_R = gain_R * np.float32(TRIALS[-1]) <= scale.LARGEST
+    return (*scale.best(values_Rn, gain_R, TRIALS, book), fits_R)
 
 
 def dequantize(scales_R: NDArray[np.uint8], codes_Rn: NDArray[np.uint8], bits: int) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ def inverse(factors_R: NDArray[np.float32]) -> NDArray[np.float32]:
 def best(
     values_Rn: NDArray[np.float32], gain_R: NDArray[np.float32], trials: Sequence[float], book: Codebook
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Scale bytes [R] and codes [R, n]: of the scales e4m3(16 * trial * gain), the one of least squared error.
+    """Scale bytes [R] and codes [R, n]: of the e4m3(16 * trial * gain), that of least squared error.
 
     `trials` are the factors 16 * trial in FP32; the first of equals wins.
     """

@@ -16,13 +16,14 @@ from hyperlane.errors import TransportError
 from hyperlane.transport.codec.rotation import blocks
 
 MAX_BITS = 6
+LARGEST_RMS = 1e30
 _MAGIC = b"HYT1"
 _HEADER = struct.Struct("<4sIf")
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Statistics of one boundary, per channel of x / rms(x). Raises TransportError where they do not fit together."""
+    """Statistics of one boundary, per channel of x / rms(x). TransportError where they are inconsistent."""
 
     median_rms: float  # of the calibration rows; FP32
     mean_D: NDArray[np.float16]
@@ -36,11 +37,8 @@ class Tables:
             width > 0
             and len(self.scale_D) == len(self.order_D) == width
             and len(self.bits_B) == len(blocks(width))
-            and bool(
-                np.isfinite(self.mean_D).all()
-                and np.isfinite(self.scale_D).all()
-                and np.isfinite(self.median_rms)
-            )
+            and 0 < self.median_rms < LARGEST_RMS
+            and bool(np.isfinite(self.mean_D).all() and np.isfinite(self.scale_D).all())
             and bool((self.scale_D > 0).all() and (self.bits_B <= MAX_BITS).all())
             and bool((np.sort(self.order_D) == np.arange(width)).all())
         )

@@ -1,0 +1,272 @@
+// Payloads of the rotated codecs: which rows are coded, which are sent as they are, and the class that Python sees.
+#include "quant/rotated.hpp"
+
+#include <pybind11/stl.h>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "quant/arrays.hpp"
+#include "quant/half.hpp"
+
+namespace hyperlane {
+namespace {
+
+enum State : std::uint8_t { kCoded, kHalf, kSingle, kZero };
+
+constexpr std::size_t kIdBytes = 8;
+constexpr float kSmallestRms = 0x1p-14f;
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+using IndexArray = py::array_t<std::uint32_t, py::array::c_style>;
+
+std::size_t head_bytes(std::size_t rows) { return kIdBytes + (rows + 3) / 4; }
+
+RotatedKernels kernels(Isa isa) {
+#ifdef HYPERLANE_X86
+  if (isa == Isa::avx512) return avx512_rotated_kernels();
+  if (isa == Isa::avx2) return avx2_rotated_kernels();
+#endif
+  (void)isa;
+  return scalar_rotated_kernels();
+}
+
+// `levels` rise; an index's bits are a code's bits from the most significant.
+Codebook make_book(const std::vector<float>& levels) {
+  Codebook book{};
+  int bits = 0;
+  while ((1u << bits) < levels.size()) ++bits;
+  for (std::uint32_t code = 0; code < levels.size(); ++code) {
+    std::uint32_t index = 0;
+    for (int level = 0; level < bits; ++level) {
+      const std::uint32_t below = code >> (bits - level) << (bits - level);  // the codes that share the bits so far
+      const std::uint32_t middle = below + (1u << (bits - level - 1));
+      book.thresholds[level][index] = (levels[middle - 1] + levels[middle]) * 0.5f;
+      index |= ((code >> (bits - level - 1)) & 1) << level;
+    }
+    book.levels[index] = levels[code];
+  }
+  return book;
+}
+
+std::vector<float> padded(const FloatArray& values, std::size_t size) {
+  std::vector<float> result(size);
+  std::copy(values.data(), values.data() + values.size(), result.begin());
+  return result;
+}
+
+// What a row that is not coded goes as.
+State raw_state(bool half, const float* row, std::size_t width, float rms) {
+  bool zero = true, holds = rms >= kSmallestRms;
+  for (std::size_t i = 0; i < width; ++i) {
+    zero &= row[i] == 0;
+    holds &= std::fabs(row[i]) <= kHalfMax;
+  }
+  if (zero) return kZero;
+  return half || holds ? kHalf : kSingle;
+}
+
+std::uint8_t* write_raw(const void* values, bool half, std::size_t width, State state, std::uint8_t* out) {
+  if (state == kZero) return out;
+  const std::size_t bytes = width * (state == kHalf ? 2 : 4);
+  if (half || state == kSingle) {
+    std::memcpy(out, values, bytes);
+    return out + bytes;
+  }
+  for (std::size_t i = 0; i < width; ++i) {
+    const half_bits bits = float_to_half(static_cast<const float*>(values)[i]);
+    std::memcpy(out + 2 * i, &bits, 2);
+  }
+  return out + bytes;
+}
+
+class RotatedCodec {
+ public:
+  RotatedCodec(int quantizer, const py::bytes& id, float limit, const FloatArray& mean, const FloatArray& forward,
+               const FloatArray& backward, const IndexArray& order,
+               const std::vector<std::array<std::size_t, 3>>& blocks, const std::vector<std::vector<float>>& books,
+               const std::vector<float>& trials, const std::string& isa)
+      : kernels_(kernels(choose_isa(isa))) {
+    const std::string id_bytes = id;
+    if (quantizer < 0 || quantizer > 2 || id_bytes.size() != kIdBytes || mean.size() == 0 || trials.size() > 4)
+      throw std::invalid_argument("not the parts of a rotated codec");
+    codec_.quantizer = static_cast<Quantizer>(quantizer);
+    codec_.width = static_cast<std::size_t>(mean.size());
+    codec_.limit = limit;
+    std::memcpy(codec_.id.data(), id_bytes.data(), kIdBytes);
+    padded_ = codec_.width + kBlock;  // a short block is read and written as if it were whole
+    codec_.trials = trials;
+    codec_.mean = padded(mean, padded_);
+    codec_.forward = padded(forward, padded_);
+    codec_.backward = padded(backward, padded_);
+    add_blocks(blocks);
+    add_order(order);
+    for (std::size_t bits = 0; bits < books.size() && bits <= kMaxBits; ++bits)
+      if (books[bits].size() > 1) codec_.books[bits] = make_book(books[bits]);
+  }
+
+  std::size_t encode(const py::array& rows, const IndexArray& positions, const py::array& out) const {
+    const Shape shape = checked(rows, positions);
+    const bool half = is_half(rows);
+    const py::buffer_info space = out.request(true);
+    if (static_cast<std::size_t>(space.size * space.itemsize) < head_bytes(shape.rows) + 4 * shape.rows * (codec_.width + 2))
+      throw std::invalid_argument("the payload's room is too small");
+    const auto* values = static_cast<const std::uint8_t*>(rows.data());
+    const std::uint32_t* at = positions.data();
+    auto* payload = static_cast<std::uint8_t*>(space.ptr);
+    const py::gil_scoped_release released;
+    return encode_rows(values, half, shape.rows, at, payload);
+  }
+
+  // "" or why the payload is not one of such rows made with these tables.
+  std::string decode(const py::buffer& payload, const py::array& rows) const {
+    const Shape shape = rows_shape(rows);
+    const py::buffer_info data = payload.request();
+    const auto bytes = static_cast<std::size_t>(data.size * data.itemsize);
+    auto* values = static_cast<std::uint8_t*>(py::array(rows).mutable_data());
+    const bool half = is_half(rows);
+    if (shape.width != codec_.width) throw std::invalid_argument("rows of another width than the tables");
+    const py::gil_scoped_release released;
+    return decode_rows(static_cast<const std::uint8_t*>(data.ptr), bytes, values, half, shape.rows);
+  }
+
+ private:
+  void add_blocks(const std::vector<std::array<std::size_t, 3>>& blocks) {
+    codec_.scale_count = 0;
+    std::size_t code_bytes = 0, next = 0;
+    for (const auto& [start, size, bits] : blocks) {
+      if (start != next || size == 0 || size > kBlock || (size & (size - 1)) || bits > 8)
+        throw std::invalid_argument("blocks do not follow each other");
+      next = start + size;
+      codec_.blocks.push_back({start, size, static_cast<int>(bits), (size * bits + 7) / 8});
+      codec_.scale_count += bits > 0;
+      code_bytes += codec_.blocks.back().code_bytes;
+    }
+    if (next != codec_.width) throw std::invalid_argument("blocks do not fill the width");
+    codec_.row_bytes = 2 + codec_.scale_count + code_bytes;
+  }
+
+  void add_order(const IndexArray& order) {
+    if (order.size() == 0) return;
+    codec_.order.assign(padded_, 0);
+    codec_.place.assign(padded_, 0);
+    for (std::size_t i = 0; i < codec_.width; ++i) {
+      const std::uint32_t channel = order.at(i);
+      if (channel >= codec_.width) throw std::invalid_argument("the order names a channel that is not there");
+      codec_.order[i] = channel;
+      codec_.place[channel] = static_cast<std::uint32_t>(i);
+    }
+  }
+
+  Shape checked(const py::array& rows, const IndexArray& positions) const {
+    const Shape shape = rows_shape(rows);
+    if (shape.width != codec_.width || static_cast<std::size_t>(positions.size()) != shape.rows)
+      throw std::invalid_argument("rows, positions and tables do not fit together");
+    return shape;
+  }
+
+  std::size_t encode_rows(const std::uint8_t* values, bool half, std::size_t rows, const std::uint32_t* positions,
+                          std::uint8_t* payload) const {
+    std::vector<float> room(2 * padded_);
+    std::memcpy(payload, codec_.id.data(), kIdBytes);
+    std::uint8_t* states = payload + kIdBytes;
+    std::memset(states, 0, head_bytes(rows) - kIdBytes);
+    std::uint8_t* out = payload + head_bytes(rows);
+    for (std::size_t i = 0; i < rows; ++i, values += codec_.width * (half ? 2 : 4)) {
+      const State state = encode_row(values, half, positions[i], room.data(), out);
+      states[i / 4] |= static_cast<std::uint8_t>(state << (2 * (i % 4)));
+    }
+    return static_cast<std::size_t>(out - payload);
+  }
+
+  State encode_row(const std::uint8_t* values, bool half, std::uint32_t position, float* row, std::uint8_t*& out) const {
+    const float squares = kernels_.load_row(values, half, codec_.width, row);
+    const half_bits rms_bits = float_to_half(std::sqrt(squares / static_cast<float>(codec_.width)));
+    const float rms = half_to_float(rms_bits);
+    if (position != 0 && rms <= codec_.limit && rms >= kSmallestRms) {
+      std::uint8_t* codes = out + 2 + codec_.scale_count;
+      std::memcpy(out, &rms_bits, 2);
+      if (kernels_.encode_row(codec_, row, 1.0f / rms, row + padded_, out + 2, codes)) {
+        out += codec_.row_bytes;
+        return kCoded;
+      }
+    }
+    const State state = raw_state(half, row, codec_.width, rms);
+    out = write_raw(values, half, codec_.width, state, out);
+    return state;
+  }
+
+  std::string decode_rows(const std::uint8_t* payload, std::size_t bytes, std::uint8_t* values, bool half,
+                          std::size_t rows) const {
+    if (bytes < head_bytes(rows)) return "is too short for " + std::to_string(rows) + " rows";
+    if (std::memcmp(payload, codec_.id.data(), kIdBytes) != 0) return "was made with other codec tables";
+    const std::size_t lengths[] = {codec_.row_bytes, 2 * codec_.width, 4 * codec_.width, 0};
+    const std::uint8_t* states = payload + kIdBytes;
+    std::size_t expected = head_bytes(rows);
+    for (std::size_t i = 0; i < rows; ++i) expected += lengths[(states[i / 4] >> (2 * (i % 4))) & 3];
+    if (expected != bytes) return "should have " + std::to_string(expected) + " bytes";
+    std::vector<float> room(2 * padded_);
+    const std::uint8_t* in = payload + head_bytes(rows);
+    for (std::size_t i = 0; i < rows; ++i, values += codec_.width * (half ? 2 : 4)) {
+      const int state = (states[i / 4] >> (2 * (i % 4))) & 3;
+      decode_row(in, state, room.data(), values, half);
+      in += lengths[state];
+    }
+    return "";
+  }
+
+  void decode_row(const std::uint8_t* in, int state, float* row, std::uint8_t* values, bool half) const {
+    if (state == kCoded) {
+      half_bits rms;
+      std::memcpy(&rms, in, 2);
+      kernels_.decode_row(codec_, in + 2, in + 2 + codec_.scale_count, half_to_float(rms), row + padded_, row);
+      return kernels_.store_row(row, codec_.width, values, half);
+    }
+    const std::size_t out_bytes = codec_.width * (half ? 2 : 4);
+    if (state == kZero) {
+      std::memset(values, 0, out_bytes);
+    } else if ((state == kHalf) == half) {
+      std::memcpy(values, in, out_bytes);
+    } else {
+      for (std::size_t i = 0; i < codec_.width; ++i) convert(in, values, i, half);
+    }
+  }
+
+  static void convert(const std::uint8_t* in, std::uint8_t* values, std::size_t i, bool to_half) {
+    half_bits bits;
+    float value;
+    if (to_half) {
+      std::memcpy(&value, in + 4 * i, 4);
+      bits = float_to_half(value);
+      std::memcpy(values + 2 * i, &bits, 2);
+    } else {
+      std::memcpy(&bits, in + 2 * i, 2);
+      value = half_to_float(bits);
+      std::memcpy(values + 4 * i, &value, 4);
+    }
+  }
+
+  Rotated codec_{};
+  RotatedKernels kernels_;
+  std::size_t padded_;
+};
+
+}  // namespace
+}  // namespace hyperlane
+
+void bind_rotated(pybind11::module_& module) {
+  namespace py = pybind11;
+  using hyperlane::RotatedCodec;
+  py::class_<RotatedCodec>(module, "RotatedCodec", "h4 (0), int4 (1) or h8 (2) with one boundary's tables made ready.")
+      .def(py::init<int, py::bytes, float, hyperlane::FloatArray, hyperlane::FloatArray, hyperlane::FloatArray,
+                    hyperlane::IndexArray, std::vector<std::array<std::size_t, 3>>, std::vector<std::vector<float>>,
+                    std::vector<float>, std::string>(),
+           py::kw_only(), py::arg("quantizer"), py::arg("id"), py::arg("limit"), py::arg("mean"), py::arg("forward"),
+           py::arg("backward"), py::arg("order"), py::arg("blocks"), py::arg("books"), py::arg("trials"),
+           py::arg("isa") = "")
+      .def("encode", &RotatedCodec::encode, py::arg("rows"), py::arg("positions"), py::arg("out"),
+           "Writes the payload to `out` (uint8) and returns its bytes.")
+      .def("decode", &RotatedCodec::decode, py::arg("payload"), py::arg("rows"),
+           "Writes the rows; returns '' or what is wrong with the payload.");
+}

@@ -1,0 +1,158 @@
+// One block in plain C++: the scalar path, and the short blocks at a row's end on every path.
+#pragma once
+#include <algorithm>
+#include <cmath>
+
+#include "quant/half.hpp"
+#include "quant/rotated.hpp"
+
+namespace hyperlane {
+namespace {
+
+constexpr float kLargestScale = 448;
+
+// E4M3 codes of 0 <= value; above 448 saturates. Branch-free, so that the trials of a search vectorise.
+inline std::uint32_t e4m3_nearest(float value) {
+  value = value < kLargestScale ? value : kLargestScale;
+  const std::uint32_t bits = float_to_bits(value);
+  const std::uint32_t normal = ((bits + 0x7FFFF + ((bits >> 20) & 1)) >> 20) - (120 << 3);
+  const std::uint32_t subnormal = float_to_bits(value + 16384.0f) - float_to_bits(16384.0f);  // rounds at 2^-9
+  return value < 0x1p-6f ? subnormal : normal;
+}
+
+// A sixteenth of what the low seven bits of an E4M3 code stand for.
+inline float e4m3_step(std::uint32_t code) {
+  const std::uint32_t low = code & 127;
+  const float normal = bits_to_float((low + ((120 - 4) << 3)) << 20);
+  return low < 8 ? static_cast<float>(low) * 0x1p-13f : normal;
+}
+
+struct Trials {
+  std::uint8_t code[4];
+  float step[4], inverse[4];
+};
+
+inline Trials try_scales(const Rotated& codec, float gain) {
+  Trials trials{};
+  for (std::size_t i = 0; i < codec.trials.size(); ++i) {
+    const std::uint32_t code = e4m3_nearest(gain * codec.trials[i]);
+    trials.code[i] = static_cast<std::uint8_t>(code);
+    trials.step[i] = e4m3_step(code);
+    trials.inverse[i] = code ? 1.0f / trials.step[i] : 0.0f;
+  }
+  return trials;
+}
+
+// The scale byte of a block of h8: the least that clips nothing.
+inline std::uint32_t byte_scale(float sixteenfold) {
+  const std::uint32_t code = e4m3_nearest(sixteenfold);
+  return code + (e4m3_step(code) * 16.0f < sixteenfold && code < 126);
+}
+
+inline float halving_sum(float* values, std::size_t size) {
+  for (std::size_t half = size / 2; half; half /= 2)
+    for (std::size_t i = 0; i < half; ++i) values[i] += values[i + half];
+  return values[0];
+}
+
+inline void hadamard(float* values, std::size_t size) {
+  for (std::size_t half = size / 2; half; half /= 2)
+    for (std::size_t base = 0; base < size; base += 2 * half)
+      for (std::size_t i = base; i < base + half; ++i) {
+        const float first = values[i], second = values[i + half];
+        values[i] = first + second;
+        values[i + half] = first - second;
+      }
+}
+
+inline std::uint32_t search(const Codebook& book, int bits, float value) {
+  std::uint32_t index = 0;
+  for (int level = 0; level < bits; ++level) index |= std::uint32_t{value > book.thresholds[level][index]} << level;
+  return index;
+}
+
+inline float block_gain(const Codebook& book, int bits, const float* values, std::size_t size) {
+  float squares[kBlock], products[kBlock], norms[kBlock];
+  for (std::size_t i = 0; i < size; ++i) squares[i] = values[i] * values[i];
+  const float rms = std::sqrt(halving_sum(squares, size) * (1.0f / static_cast<float>(size)));
+  const float inverse = rms > 0 ? 1.0f / rms : 0.0f;
+  for (std::size_t i = 0; i < size; ++i) {
+    const float level = book.levels[search(book, bits, values[i] * inverse)];
+    products[i] = values[i] * level;
+    norms[i] = level * level;
+  }
+  return halving_sum(products, size) / halving_sum(norms, size);
+}
+
+inline bool encode_levels(const Rotated& codec, const Block& block, const float* values, std::uint8_t* scale,
+                          std::uint8_t* codes) {
+  const Codebook& book = codec.books[block.bits];
+  float gain = 0;
+  if (codec.quantizer == Quantizer::gauss) {
+    gain = block_gain(book, block.bits, values, block.size);
+  } else {
+    for (std::size_t i = 0; i < block.size; ++i) gain = std::max(gain, std::fabs(values[i]));
+  }
+  const Trials trials = try_scales(codec, gain);
+  float least = INFINITY;
+  std::uint32_t best[kBlock] = {};
+  *scale = 0;
+  for (std::size_t trial = 0; trial < codec.trials.size(); ++trial) {
+    std::uint32_t index[kBlock];
+    float errors[kBlock];
+    for (std::size_t i = 0; i < block.size; ++i) {
+      index[i] = search(book, block.bits, values[i] * trials.inverse[trial]);
+      const float wrong = values[i] - book.levels[index[i]] * trials.step[trial];
+      errors[i] = wrong * wrong;
+    }
+    const float error = halving_sum(errors, block.size);
+    if (!(error < least)) continue;
+    least = error;
+    *scale = trials.code[trial];
+    std::copy(index, index + block.size, best);
+  }
+  std::fill(codes, codes + block.code_bytes, std::uint8_t{0});
+  for (std::size_t level = 0, at = 0; level < static_cast<std::size_t>(block.bits); ++level)
+    for (std::size_t i = 0; i < block.size; ++i, ++at)
+      codes[at / 8] |= static_cast<std::uint8_t>(((best[i] >> level) & 1) << (at % 8));
+  return gain * codec.trials.back() <= kLargestScale;
+}
+
+inline bool encode_bytes(const Block& block, const float* values, std::uint8_t* scale, std::uint8_t* codes) {
+  float absmax = 0;
+  for (std::size_t i = 0; i < block.size; ++i) absmax = std::max(absmax, std::fabs(values[i]));
+  const std::uint32_t code = byte_scale(absmax * 16.0f);
+  const float inverse = (code ? 1.0f / e4m3_step(code) : 0.0f) * 127.0f;
+  for (std::size_t i = 0; i < block.size; ++i) {
+    const float steps = std::min(std::max(std::nearbyint(values[i] * inverse), -127.0f), 127.0f);
+    codes[i] = static_cast<std::uint8_t>(static_cast<std::int8_t>(steps));
+  }
+  *scale = static_cast<std::uint8_t>(code);
+  return absmax * 16.0f <= kLargestScale;
+}
+
+// Rotated values of one block -> its scale byte and codes; false where the scale cannot hold them.
+inline bool encode_block(const Rotated& codec, const Block& block, const float* values, std::uint8_t* scale,
+                         std::uint8_t* codes) {
+  if (codec.quantizer == Quantizer::bytes) return encode_bytes(block, values, scale, codes);
+  return encode_levels(codec, block, values, scale, codes);
+}
+
+inline void decode_block(const Rotated& codec, const Block& block, std::uint8_t scale, const std::uint8_t* codes,
+                         float* values) {
+  const float step = e4m3_step(scale);
+  if (codec.quantizer == Quantizer::bytes) {
+    const float byte_step = step * (1.0f / 127.0f);
+    for (std::size_t i = 0; i < block.size; ++i)
+      values[i] = static_cast<float>(static_cast<std::int8_t>(codes[i])) * byte_step;
+    return;
+  }
+  std::uint32_t index[kBlock] = {};
+  for (std::size_t level = 0, at = 0; level < static_cast<std::size_t>(block.bits); ++level)
+    for (std::size_t i = 0; i < block.size; ++i, ++at)
+      index[i] |= static_cast<std::uint32_t>((codes[at / 8] >> (at % 8)) & 1) << level;
+  for (std::size_t i = 0; i < block.size; ++i) values[i] = codec.books[block.bits].levels[index[i]] * step;
+}
+
+}  // namespace
+}  // namespace hyperlane

@@ -1,0 +1,58 @@
+// The rotated codecs in plain C++.
+#include "quant/rotated_block.hpp"
+
+namespace hyperlane {
+namespace {
+
+float load_row(const void* values, bool half, std::size_t width, float* row) {
+  float sums[kBlock] = {};
+  for (std::size_t i = 0; i < width; ++i) {
+    row[i] = half ? half_to_float(static_cast<const half_bits*>(values)[i]) : static_cast<const float*>(values)[i];
+    sums[i % kBlock] += row[i] * row[i];
+  }
+  return halving_sum(sums, kBlock);
+}
+
+void store_row(const float* row, std::size_t width, void* values, bool half) {
+  for (std::size_t i = 0; i < width; ++i) {
+    if (half)
+      static_cast<half_bits*>(values)[i] = float_to_half(row[i]);
+    else
+      static_cast<float*>(values)[i] = row[i];
+  }
+}
+
+bool encode_row(const Rotated& codec, const float* row, float inverse_rms, float* scratch, std::uint8_t* scales,
+                std::uint8_t* codes) {
+  bool fits = true;
+  for (const Block& block : codec.blocks) {
+    if (!block.bits) continue;
+    for (std::size_t i = block.start; i < block.start + block.size; ++i) {
+      const float value = row[codec.order.empty() ? i : codec.order[i]];
+      scratch[i] = (value * inverse_rms - codec.mean[i]) * codec.forward[i];
+    }
+    hadamard(scratch + block.start, block.size);
+    fits &= encode_block(codec, block, scratch + block.start, scales++, codes);
+    codes += block.code_bytes;
+  }
+  return fits;
+}
+
+void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes, float rms, float* scratch,
+                float* row) {
+  for (const Block& block : codec.blocks) {
+    float* values = scratch + block.start;
+    std::fill(values, values + block.size, 0.0f);
+    if (block.bits) decode_block(codec, block, *scales++, codes, values);
+    codes += block.code_bytes;
+    hadamard(values, block.size);
+    for (std::size_t i = block.start; i < block.start + block.size; ++i)
+      row[codec.order.empty() ? i : codec.order[i]] = (scratch[i] * codec.backward[i] + codec.mean[i]) * rms;
+  }
+}
+
+}  // namespace
+
+RotatedKernels scalar_rotated_kernels() { return {load_row, store_row, encode_row, decode_row}; }
+
+}  // namespace hyperlane
