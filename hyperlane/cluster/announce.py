@@ -52,9 +52,7 @@ class Announcement:
                 interfaces=multicast_interfaces(interface, entry.hosts), ip_version=IPVersion.V4Only
             )
         except OSError as error:
-            raise ClusterError(
-                f"cannot announce by mDNS on {interface or 'any interface'}: {error}"
-            ) from error
+            raise ClusterError(f"cannot announce by mDNS on {interface or 'any interface'}: {error}") from error
         try:
             self.entry = self._register(entry)
         except BaseException:

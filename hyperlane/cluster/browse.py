@@ -34,9 +34,7 @@ async def browse(
     """
     try:
         zeroconf = await trio.to_thread.run_sync(
-            functools.partial(
-                Zeroconf, interfaces=multicast_interfaces(interface, hosts), ip_version=IPVersion.V4Only
-            )
+            functools.partial(Zeroconf, interfaces=multicast_interfaces(interface, hosts), ip_version=IPVersion.V4Only)
         )
     except OSError as error:
         raise ClusterError(f"cannot listen to mDNS on {interface or 'any interface'}: {error}") from error

@@ -116,9 +116,7 @@ class Started:
         missing = {process.name for process in self.processes} - {one.name for one in cluster.workers}
         if missing:
             waited_s = self.announced.browse_timeout_s
-            reasons = "".join(
-                f"; {one.name}: {one.reason}" for one in cluster.rejected if one.name in missing
-            )
+            reasons = "".join(f"; {one.name}: {one.reason}" for one in cluster.rejected if one.name in missing)
             raise ClusterError(f"{', '.join(sorted(missing))} did not get ready in {waited_s:g} s{reasons}")
         return cluster
 

@@ -10,7 +10,8 @@ from hyperlane import PROTOCOL_VERSION
 from hyperlane.artifacts import Rejected, WorkerInfo
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import WorkerStats
-from hyperlane.errors import HyperlaneError, one_line
+from hyperlane.errors import HyperlaneError, TransportError, one_line
+from hyperlane.transport.link import connect
 
 CONNECTIONS_TIMED = 3
 
@@ -75,9 +76,7 @@ async def probe(candidate: Candidate, cluster: str | None, timeout_s: float) -> 
     answers.sort(key=lambda answer: answer.latency_s)
     stats = answers[0].stats
     if stats.protocol_version != PROTOCOL_VERSION:
-        reason = (
-            f"speaks protocol version {stats.protocol_version}, not {PROTOCOL_VERSION}; update the older one"
-        )
+        reason = f"speaks protocol version {stats.protocol_version}, not {PROTOCOL_VERSION}; update the older one"
         return _reject(candidate, reason)
     if cluster is not None and stats.cluster != cluster:
         return _reject(candidate, f"belongs to cluster {stats.cluster!r}, not {cluster!r}")
@@ -100,7 +99,7 @@ def _info(candidate: Candidate, answers: Sequence[_Answer]) -> WorkerInfo:
 
 
 async def _ask(candidate: Candidate, host: str, timeout_s: float) -> _Answer:
-    """GetStats, then the time that a TCP connection to the data port takes."""
+    """GetStats, then the data port: its greeting must be this worker's; a connection's time is the latency."""
     address = f"{host}:{candidate.control_port}"
     deadline = trio.current_time() + timeout_s
     with ControlClient(address, candidate.name, retries=False) as client:
@@ -109,13 +108,18 @@ async def _ask(candidate: Candidate, host: str, timeout_s: float) -> _Answer:
         raise OSError(f"another worker, {stats.name}, answers at {address}")
     try:
         with trio.fail_at(deadline):
+            await trio.to_thread.run_sync(_greet, f"{host}:{stats.data_port}", stats.identity, timeout_s)
             latency_s = min([await _connect_s(host, stats.data_port) for _ in range(CONNECTIONS_TIMED)])
     except trio.TooSlowError:
-        raise OSError(f"no connection to data port {host}:{stats.data_port} in {timeout_s:g} s") from None
-    except OSError as error:
+        raise OSError(f"data port {host}:{stats.data_port} did not answer in {timeout_s:g} s") from None
+    except (OSError, TransportError) as error:
         reason = one_line(error)
         raise OSError(f"data port {host}:{stats.data_port} cannot be reached: {reason}") from error
     return _Answer(host, stats, latency_s)
+
+
+def _greet(address: str, identity: str, timeout_s: float) -> None:
+    connect([address], identity, timeout_s=timeout_s, native=False).close()
 
 
 async def _connect_s(host: str, port: int) -> float:

@@ -31,7 +31,8 @@ class Pump(Protocol):
 class Next(Protocol):
     """The open link to the next of the chain."""
 
-    address: str
+    @property
+    def address(self) -> str: ...
 
     def close(self) -> None: ...
 

@@ -14,7 +14,7 @@ import trio
 from hyperlane import PROTOCOL_VERSION
 from hyperlane.cluster.announce import Announcement, Entry
 from hyperlane.control.service import ControlServer
-from hyperlane.errors import ConfigError, TransportError, WorkerError
+from hyperlane.errors import ConfigError, WorkerError
 from hyperlane.model.store import LayerStore
 from hyperlane.transport.link import Receiver, open_receiver
 from hyperlane.worker.live import MAX_FRAME_BYTES, QUEUE_DEPTH, live_parts
@@ -78,11 +78,9 @@ async def _listening(options: Options) -> AsyncIterator[_Ports]:
         receiver = open_receiver(
             host, options.data_port, identity, queue_depth=QUEUE_DEPTH, max_frame_bytes=MAX_FRAME_BYTES
         )
-    except (TransportError, OSError) as error:
+    except ConfigError as error:
         at = f"{host}:{options.data_port}"
-        raise ConfigError(
-            f"cannot listen on {at} (is the port in use?); set --data-port to another"
-        ) from error
+        raise ConfigError(f"cannot listen on {at} (is the port in use?); set --data-port to another") from error
     try:
         server = ControlServer(host, options.control_port)
         try:
@@ -128,9 +126,7 @@ def _make_worker(
         data_port=ports.data_port,
     )
     parts = live_parts(options, ports.receiver, lambda: worker.about.name, spawn)
-    worker = Worker(
-        about, LayerStore(options.store), parts, memory=memory, rejected=lambda: ports.receiver.rejected
-    )
+    worker = Worker(about, LayerStore(options.store), parts, memory=memory, rejected=lambda: ports.receiver.rejected)
     return worker
 
 

@@ -1,6 +1,5 @@
-"""Workers that answer on loopback: real gRPC, a data port that only listens."""
+"""Workers that answer on loopback: real gRPC, a data port that only greets."""
 
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 
 from hyperlane.control.service import ControlServer
+from hyperlane.transport.link import open_receiver
 from tests.worker.fakes import Workshop
 
 Start = Callable[..., int]
@@ -21,10 +21,11 @@ def start_worker(tmp_path: Path) -> Iterator[Start]:
         workshop = Workshop(tmp_path)
 
         def start(name: str, host: str = "127.0.0.1", **changes: Any) -> int:
-            data = stack.enter_context(socket.create_server((host, 0)))
+            receiver = open_receiver(host, 0, f"{name}#01", native=False)
+            stack.callback(receiver.close)
             server = ControlServer(host, 0)
             stack.callback(server.close, 0.0)
-            changes.setdefault("data_port", data.getsockname()[1])
+            changes.setdefault("data_port", int(receiver.address.rpartition(":")[2]))
             server.start(workshop.worker(name, **changes))
             return server.port
 

@@ -1,5 +1,6 @@
 """Probing over real sockets."""
 
+import contextlib
 import socket
 
 import pytest
@@ -7,6 +8,7 @@ import trio
 
 from hyperlane.artifacts import Rejected, WorkerInfo
 from hyperlane.cluster.probe import Candidate, probe, probe_all
+from hyperlane.transport.link import open_receiver
 from hyperlane.worker import worker as worker_module
 from tests.cluster.conftest import Start
 
@@ -68,6 +70,20 @@ async def test_closed_data_port_is_told(start_worker: Start) -> None:
     assert f"data port 127.0.0.1:{closed} cannot be reached" in await reason(
         candidate(start_worker("w", data_port=closed))
     )
+
+
+async def test_data_port_of_another_worker_is_told(start_worker: Start) -> None:
+    with contextlib.closing(open_receiver("127.0.0.1", 0, "other#02", native=False)) as other:
+        told = await reason(candidate(start_worker("w", data_port=int(other.address.rpartition(":")[2]))))
+    assert f"data port {other.address} cannot be reached: w#01 is not reached" in told
+    assert "other#02 answers there" in told
+
+
+async def test_silent_data_port_is_told(start_worker: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        told = await reason(candidate(start_worker("w", data_port=port)), timeout_s=0.5)
+    assert f"data port 127.0.0.1:{port}" in told
 
 
 async def test_other_cluster_is_told(start_worker: Start) -> None:
