@@ -5,6 +5,7 @@ namespace py = pybind11;
 
 void bind_crc32c(py::module_& module);
 void bind_isa(py::module_& module);
+void bind_link(py::module_& module);
 void bind_int4_plain(py::module_& module);
 void bind_int8(py::module_& module);
 
@@ -12,6 +13,7 @@ PYBIND11_MODULE(_native, module) {
   module.doc() = "Native data plane of Hyperlane; the Python files of the same names are its specification.";
   bind_isa(module);
   bind_crc32c(module);
+  bind_link(module);
   bind_int8(module);
   bind_int4_plain(module);
 #ifdef HYPERLANE_CUDA

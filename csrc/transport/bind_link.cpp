@@ -1,0 +1,100 @@
+// Sender and Receiver as Python sees them. The GIL is free in every wait.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "transport/receiver.hpp"
+#include "transport/sender.hpp"
+
+namespace py = pybind11;
+
+namespace hyperlane {
+namespace {
+
+// Any object with the buffer protocol; its memory stays valid, and is not copied, until the frame is sent.
+Message make_message(const py::bytes& prefix, const py::buffer& payload) {
+  const auto release = [](Py_buffer* view) {
+    PyBuffer_Release(view);
+    delete view;
+  };
+  auto* view = new Py_buffer;
+  if (PyObject_GetBuffer(payload.ptr(), view, PyBUF_C_CONTIGUOUS) != 0) {
+    delete view;
+    throw py::error_already_set();
+  }
+  std::shared_ptr<Py_buffer> keep(view, release);
+  const auto* data = static_cast<const std::uint8_t*>(view->buf);
+  return {std::string(prefix), data, static_cast<std::size_t>(view->len), keep};
+}
+
+std::uint64_t submit(Sender& sender, const py::bytes& prefix, const py::buffer& payload, double timeout_s) {
+  Message message = make_message(prefix, payload);
+  sender.take_spent();  // with the GIL, as dropping a buffer needs it
+  const std::shared_ptr<void> keep = message.keep;
+  py::gil_scoped_release unlocked;
+  return sender.submit(std::move(message), timeout_s);
+}
+
+void wait(Sender& sender, std::uint64_t handle, double timeout_s) {
+  {
+    py::gil_scoped_release unlocked;
+    sender.wait(handle, timeout_s);
+  }
+  sender.take_spent();
+}
+
+void close_sender(Sender& sender) {
+  {
+    py::gil_scoped_release unlocked;
+    sender.close();
+  }
+  sender.take_spent();
+}
+
+py::buffer_info block_view(FrameBlock& block) {
+  return {block.data(), static_cast<py::ssize_t>(block.bytes()), true};
+}
+
+void bind_sender(py::module_& module) {
+  py::class_<Sender>(module, "Sender")
+      .def(py::init<int, std::size_t>(), py::arg("fd"), py::arg("queue_depth"))
+      .def("submit", &submit, py::arg("prefix"), py::arg("payload"), py::arg("timeout_s"))
+      .def("wait", &wait, py::arg("handle"), py::arg("timeout_s"))
+      .def("close", &close_sender)
+      .def_property_readonly("submitted", &Sender::submitted)
+      .def_property_readonly("frames", &Sender::frames)
+      .def_property_readonly("wire_bytes", &Sender::wire_bytes);
+}
+
+void bind_receiver(py::module_& module) {
+  using Unlocked = py::call_guard<py::gil_scoped_release>;
+  py::class_<FrameBlock>(module, "FrameBlock", py::buffer_protocol()).def_buffer(&block_view);
+  py::class_<Receiver>(module, "Receiver")
+      .def(py::init(
+               [](int fd, const py::bytes& greeting, std::size_t queue_depth, std::size_t max_frame_bytes) {
+                 return std::make_unique<Receiver>(fd, std::string(greeting), queue_depth, max_frame_bytes);
+               }),
+           py::arg("fd"), py::arg("greeting"), py::arg("queue_depth"), py::arg("max_frame_bytes"))
+      .def("recv", &Receiver::recv, py::arg("timeout_s"), Unlocked())
+      .def("close", &Receiver::close, Unlocked())
+      .def_property_readonly("rejected", &Receiver::rejected)
+      .def_property_readonly("departed", &Receiver::departed)
+      .def_property_readonly("peers", &Receiver::peers)
+      .def_property_readonly("frames", &Receiver::frames)
+      .def_property_readonly("wire_bytes", &Receiver::wire_bytes);
+}
+
+}  // namespace
+}  // namespace hyperlane
+
+void bind_link(py::module_& module) {
+  py::register_exception<hyperlane::LinkBroken>(module, "LinkBroken", PyExc_ConnectionError);
+  py::register_exception_translator([](std::exception_ptr error) {
+    try {
+      if (error) std::rethrow_exception(error);
+    } catch (const hyperlane::TimedOut& timeout) {
+      PyErr_SetString(PyExc_TimeoutError, timeout.what());
+    }
+  });
+  hyperlane::bind_sender(module);
+  hyperlane::bind_receiver(module);
+}

@@ -1,0 +1,84 @@
+"""The C++ link (csrc/transport) behind the Protocols of link.py."""
+
+import socket
+from importlib import import_module
+
+from hyperlane.errors import TransportError
+from hyperlane.transport.frame import Frame, pack_prefix, unpack_checked
+
+
+class NativeSender:
+    def __init__(self, connection: socket.socket, address: str, queue_depth: int) -> None:
+        self.address = address
+        connection.setblocking(False)
+        self._sender = import_module("hyperlane._native").Sender(connection.detach(), queue_depth)
+        self._handle = 0
+
+    @property
+    def frames(self) -> int:
+        return int(self._sender.frames)
+
+    @property
+    def wire_bytes(self) -> int:
+        return int(self._sender.wire_bytes)
+
+    def send(self, frame: Frame, timeout_s: float) -> None:
+        prefix = pack_prefix(frame)
+        try:
+            self._handle = self._sender.submit(prefix, frame.payload, timeout_s)
+        except ConnectionError as error:
+            raise TransportError(f"the link to {self.address} is broken: {error}") from error
+
+    def flush(self, timeout_s: float) -> None:
+        try:
+            self._sender.wait(self._handle, timeout_s)
+        except ConnectionError as error:
+            raise TransportError(f"the link to {self.address} is broken: {error}") from error
+
+    def close(self) -> None:
+        self._sender.close()
+
+
+class NativeReceiver:
+    def __init__(
+        self,
+        listener: socket.socket,
+        address: str,
+        greeting: bytes,
+        queue_depth: int,
+        max_frame_bytes: int,
+    ) -> None:
+        self.address = address
+        listener.setblocking(False)
+        module = import_module("hyperlane._native")
+        self._receiver = module.Receiver(listener.detach(), greeting, queue_depth, max_frame_bytes)
+
+    @property
+    def frames(self) -> int:
+        return int(self._receiver.frames)
+
+    @property
+    def wire_bytes(self) -> int:
+        return int(self._receiver.wire_bytes)
+
+    @property
+    def peers(self) -> int:
+        return int(self._receiver.peers)
+
+    @property
+    def rejected(self) -> tuple[str, ...]:
+        return tuple(self._receiver.rejected)
+
+    @property
+    def departed(self) -> tuple[str, ...]:
+        return tuple(self._receiver.departed)
+
+    def recv(self, timeout_s: float) -> Frame:
+        try:
+            block = self._receiver.recv(timeout_s)
+        except ConnectionError as error:
+            raise TransportError(f"the data port {self.address} is closed") from error
+        return unpack_checked(memoryview(block))
+
+    def close(self) -> None:
+        self._receiver.close()

@@ -1,0 +1,184 @@
+"""The link without the extension: the same Protocols and the same bytes, by threads and blocking sockets."""
+
+import select
+import socket
+import struct
+from collections import deque
+from threading import Lock, Thread
+
+import numpy as np
+
+from hyperlane.errors import TransportError, one_line
+from hyperlane.transport.crc32c import crc32c
+from hyperlane.transport.frame import HEADER_BYTES, Frame, Kind, pack_prefix, unpack, unpack_header
+from hyperlane.transport.mailbox import Mailbox
+
+_KEPT_REASONS = 64
+
+
+class PythonSender:
+    def __init__(self, connection: socket.socket, address: str, queue_depth: int) -> None:
+        self.address = address
+        self.frames = 0
+        self.wire_bytes = 0
+        connection.settimeout(None)
+        self._connection = connection
+        self._queue: Mailbox[tuple[bytes, bytes | memoryview]] = Mailbox(queue_depth)
+        self._thread = Thread(target=self._run, name="hyperlane-sender", daemon=True)
+        self._thread.start()
+
+    def send(self, frame: Frame, timeout_s: float) -> None:
+        prefix = pack_prefix(frame)
+        if _is_readable(self._connection):  # the other end is silent after its greeting: this is its end
+            self._queue.close(f"the link to {self.address} is broken: the receiver closed it")
+        self._queue.put((prefix, frame.payload), timeout_s)
+
+    def flush(self, timeout_s: float) -> None:
+        self._queue.wait_empty(timeout_s)
+
+    def close(self) -> None:
+        self._queue.close(f"the link to {self.address} is closed")
+        _shut(self._connection)
+        self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._send_first()
+        except OSError as error:
+            self._queue.close(f"the link to {self.address} is broken: {one_line(error)}")
+        except TransportError:
+            return  # closed
+
+    def _send_first(self) -> None:
+        prefix, payload = self._queue.first(timeout_s=None)
+        body = prefix + bytes(payload)
+        self._connection.sendall(body + struct.pack("<I", crc32c(body)))
+        self.frames += 1
+        self.wire_bytes += len(body) + 4
+        self._queue.drop_first()
+
+
+class PythonReceiver:
+    def __init__(
+        self,
+        listener: socket.socket,
+        address: str,
+        greeting: bytes,
+        queue_depth: int,
+        max_frame_bytes: int,
+    ) -> None:
+        self.address = address
+        self.frames = 0
+        self.wire_bytes = 0
+        self._listener = listener
+        self._greeting = greeting
+        self._max_frame_bytes = max_frame_bytes
+        self._queue: Mailbox[Frame] = Mailbox(queue_depth)
+        self._lock = Lock()
+        self._connections: set[socket.socket] = set()
+        self._rejected: deque[str] = deque(maxlen=_KEPT_REASONS)
+        self._departed: deque[str] = deque(maxlen=_KEPT_REASONS)
+        self._thread = Thread(target=self._accept, name="hyperlane-receiver", daemon=True)
+        self._thread.start()
+
+    @property
+    def peers(self) -> int:
+        return len(self._connections)
+
+    @property
+    def rejected(self) -> tuple[str, ...]:
+        with self._lock:
+            return tuple(self._rejected)
+
+    @property
+    def departed(self) -> tuple[str, ...]:
+        with self._lock:
+            return tuple(self._departed)
+
+    def recv(self, timeout_s: float) -> Frame:
+        return self._queue.take(timeout_s)
+
+    def close(self) -> None:
+        self._queue.close(f"the data port {self.address} is closed")
+        _shut(self._listener)
+        self._thread.join()
+        self._listener.close()
+        with self._lock:
+            for connection in self._connections:
+                _shut(connection)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, peer = self._listener.accept()
+            except OSError:
+                return  # closed
+            with self._lock:
+                self._connections.add(connection)
+            Thread(target=self._serve, args=(connection, f"{peer[0]}:{peer[1]}"), daemon=True).start()
+
+    def _serve(self, connection: socket.socket, peer: str) -> None:
+        count, fault = 0, ""
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(self._greeting)
+            while (frame := self._read_frame(connection)) is not None:
+                count += 1
+                self._queue.put(frame, timeout_s=None)
+        except (OSError, TransportError) as error:
+            fault = one_line(error)
+        self._end(connection, f"connection from {peer} after {count} frames", fault, delivered=count > 0)
+
+    def _read_frame(self, connection: socket.socket) -> Frame | None:
+        head = _read(connection, HEADER_BYTES)
+        if head is None:
+            return None
+        frame_bytes = unpack_header(head, max_frame_bytes=self._max_frame_bytes).frame_bytes
+        rest = _read(connection, frame_bytes - HEADER_BYTES)
+        if rest is None:
+            raise TransportError("it ended in the middle of a frame")
+        frame = unpack(memoryview(np.concatenate([head, rest])))
+        if frame.kind == Kind.HELLO:
+            raise TransportError("it sent a greeting, which only a receiver does")
+        with self._lock:
+            self.frames += 1
+            self.wire_bytes += frame_bytes
+        return frame
+
+    def _end(self, connection: socket.socket, who: str, fault: str, *, delivered: bool) -> None:
+        with self._lock:
+            self._connections.discard(connection)
+            if fault:
+                self._rejected.append(f"{who}: {fault}")
+            if delivered:
+                self._departed.append(f"{who}: {fault or 'the sender closed it'}")
+        connection.close()
+
+
+def _read(connection: socket.socket, count: int) -> memoryview | None:
+    """Exactly `count` bytes, or None where the stream ends before the first. Raises TransportError in between."""
+    data = memoryview(np.empty(count, np.uint8))  # reserved, not touched: a peer may announce more than it sends
+    filled = 0
+    while filled < count:
+        got = connection.recv_into(data[filled:])
+        if got == 0 and filled == 0:
+            return None
+        if got == 0:
+            raise TransportError("it ended in the middle of a frame")
+        filled += got
+    return data
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _shut(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it was not connected any more
