@@ -72,6 +72,7 @@ async def _deploy(
         stop=placement.stop,
         first=placement.start == 0,
         last=placement.stop == manifest.layers,
+        dtype=manifest.dtype,
         slots=plan.slots,
         context=plan.context,
     )
