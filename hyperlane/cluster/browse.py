@@ -9,6 +9,7 @@ import trio
 from zeroconf import Error as ZeroconfError
 from zeroconf import IPVersion, ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
 
+from hyperlane import PROTOCOL_VERSION
 from hyperlane.artifacts import Rejected
 from hyperlane.cluster.announce import SERVICE_TYPE, Entry, from_service
 from hyperlane.cluster.interfaces import multicast_interfaces
@@ -74,7 +75,8 @@ async def _collect(
         except (ValueError, ZeroconfError) as error:
             label = instance.removesuffix("." + SERVICE_TYPE)
             rejected[instance] = Rejected(name=label.partition("@")[0], address="", reason=str(error))
-        if expected is not None and sum(entry.cluster == cluster for entry in entries.values()) >= expected:
+        fitting = [e for e in entries.values() if (e.cluster, e.version) == (cluster, PROTOCOL_VERSION)]
+        if expected is not None and len(fitting) >= expected:
             nursery.cancel_scope.cancel()
 
     browser = ServiceBrowser(

@@ -1,6 +1,6 @@
 """cluster=lab: workers on the LAN, found by mDNS."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class Lab:
     """Workers that someone started with `hyperlane-worker --allow-lan --cluster NAME`."""
 
     name: str = "lab"
-    workers: int | None = None  # stop listening when so many answered; None: listen for the whole time
+    workers: int | None = None  # how many to wait for; None: all that answer within browse_timeout_s
     interface: str | None = None
     browse_timeout_s: float = 5.0
     probe_timeout_s: float = 2.0
@@ -50,10 +50,10 @@ class Announced:
         )
         candidates, refused = screen(heard, self.cluster)
         workers, unusable = await probe_all(candidates, self.cluster, self.probe_timeout_s)
-        rejected = (*heard.rejected, *refused, *unusable)
-        if not workers:
-            raise ClusterError(none_found(self.cluster, self.browse_timeout_s, rejected))
-        return Cluster(workers=workers, rejected=rejected)
+        found = Cluster(workers=workers, rejected=(*heard.rejected, *refused, *unusable))
+        if len(workers) < (self.expected or 1):
+            raise ClusterError(too_few(found, self.cluster, self.expected, self.browse_timeout_s))
+        return found
 
 
 def screen(heard: Heard, cluster: str) -> tuple[list[Candidate], list[Rejected]]:
@@ -75,15 +75,19 @@ def screen(heard: Heard, cluster: str) -> tuple[list[Candidate], list[Rejected]]
     return list(candidates.values()), rejected
 
 
-def none_found(cluster: str, waited_s: float, rejected: Sequence[Rejected]) -> str:
+def too_few(found: Cluster, cluster: str, expected: int | None, waited_s: float) -> str:
     """What was seen instead, and what to do."""
-    if not rejected:
-        return (
-            f"no worker of cluster {cluster!r} announced itself in {waited_s:g} s; start one with "
-            f"hyperlane-worker --allow-lan --cluster {cluster}, or use cluster=static"
-        )
-    seen = "; ".join(f"{one.name} ({one.address}): {one.reason}" for one in rejected)
-    return f"no usable worker of cluster {cluster!r} in {waited_s:g} s; rejected: {seen}"
+    seen = "; ".join(f"{one.name} ({one.address}): {one.reason}" for one in found.rejected)
+    start = f"start one with hyperlane-worker --allow-lan --cluster {cluster}"
+    advice = f"rejected: {seen}" if seen else f"{start}, or use cluster=static"
+    if found.workers:
+        names = ", ".join(one.name for one in found.workers)
+        counted = f"only {len(found.workers)} of {expected} workers of cluster {cluster!r} ({names}) answered"
+    elif seen:
+        counted = f"no usable worker of cluster {cluster!r} answered"
+    else:
+        counted = f"no worker of cluster {cluster!r} announced itself"
+    return f"{counted} in {waited_s:g} s; {advice}"
 
 
 def _refusal(entry: Entry, cluster: str, taken: dict[str, Candidate]) -> str:

@@ -110,15 +110,9 @@ class Started:
     async def find(self) -> Cluster:
         """Raises ClusterError as soon as one of the processes ends, or if not all of them can be used."""
         try:
-            cluster = await self._find_unless_dead()
+            return await self._find_unless_dead()
         except BaseExceptionGroup as group:
             raise first_known(group) from group
-        missing = {process.name for process in self.processes} - {one.name for one in cluster.workers}
-        if missing:
-            waited_s = self.announced.browse_timeout_s
-            reasons = "".join(f"; {one.name}: {one.reason}" for one in cluster.rejected if one.name in missing)
-            raise ClusterError(f"{', '.join(sorted(missing))} did not get ready in {waited_s:g} s{reasons}")
-        return cluster
 
     async def _find_unless_dead(self) -> Cluster:
         async with trio.open_nursery() as nursery:

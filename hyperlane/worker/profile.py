@@ -10,6 +10,7 @@ import psutil
 from hyperlane.errors import ConfigError
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+CGROUP_MEMBERSHIP = Path("/proc/self/cgroup")
 NVIDIA_SMI = ["nvidia-smi", "--query-gpu=memory.total,memory.used", "--format=csv,noheader,nounits"]
 
 
@@ -48,11 +49,9 @@ def _host_memory() -> tuple[int, int]:
     return total_bytes, free_bytes
 
 
-def _cgroup_limits(
-    root: Path = CGROUP_ROOT, membership: Path = Path("/proc/self/cgroup")
-) -> Iterator[tuple[int, int]]:
+def _cgroup_limits() -> Iterator[tuple[int, int]]:
     """Limit and use in bytes of each cgroup (v2, or v1's memory controller) that this process is in."""
-    for folder in _cgroup_folders(root, membership):
+    for folder in _cgroup_folders(CGROUP_ROOT, CGROUP_MEMBERSHIP):
         for limit_name, used_name in (
             ("memory.max", "memory.current"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -97,9 +96,7 @@ def _gpu_memory(device: str) -> tuple[int, int]:
     if kind != "cuda" or not index.isdigit():
         raise ConfigError(f"unknown device {device!r}; use cpu or cuda:0")
     try:
-        listed = subprocess.run(
-            [*NVIDIA_SMI, f"--id={index}"], capture_output=True, text=True, check=True, timeout=10
-        )
+        listed = subprocess.run([*NVIDIA_SMI, f"--id={index}"], capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError) as error:
         raise ConfigError(f"cannot use {device}: nvidia-smi does not list it ({error})") from error
     total_mib, used_mib = (int(cell) for cell in listed.stdout.split(","))

@@ -57,7 +57,9 @@ async def _serve(options: Options) -> None:
                 _say_ready(worker, options)
                 await _announce_free_memory(announcement, memory)
         finally:
-            worker.unload()
+            # In a thread: a SetNextWorker under way may need this one to start its pump.
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(worker.unload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,8 @@ async def _announced(worker: Worker, options: Options, ports: _Ports) -> AsyncIt
     announcement = await trio.to_thread.run_sync(Announcement, entry, options.interface)
     try:
         worker.rename(announcement.entry.name)
+        if announcement.entry.name != entry.name:
+            log.warning("%s is taken in %s: this is %s", entry.name, entry.cluster, announcement.entry.name)
         yield announcement
     finally:
         with trio.CancelScope(shield=True):

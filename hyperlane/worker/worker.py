@@ -160,8 +160,9 @@ class Worker:
         try:
             chain.pump.run(chain.stop)
         except HyperlaneError as error:
-            self._failure = one_line(error)
-            log.warning("the pump of epoch %d ended: %s", chain.wiring.epoch, self._failure)
+            if not chain.stop.is_set():
+                self._failure = one_line(error)
+                log.warning("the pump of epoch %d ended: %s", chain.wiring.epoch, self._failure)
         except Exception as error:
             self._failure = f"{type(error).__name__}: {one_line(error)}"
             log.exception("the pump of epoch %d failed", chain.wiring.epoch)
@@ -173,12 +174,10 @@ class Worker:
         if chain is None or chain.link is None:
             return
         chain.stop.set()
-        stopped = chain.done.wait(STOP_TIMEOUT_S)
-        chain.link.close()
-        if not stopped:
-            raise WorkerError(
-                f"the pump of {self.about.name} did not stop in {STOP_TIMEOUT_S:g} s; restart it"
-            )
+        chain.done.wait(STOP_TIMEOUT_S / 2)
+        chain.link.close()  # ends a send that waits for a peer that does not read
+        if not chain.done.wait(STOP_TIMEOUT_S / 2):
+            raise WorkerError(f"the pump of {self.about.name} did not stop in {STOP_TIMEOUT_S:g} s; restart it")
 
 
 class _OneAtATime:

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from hyperlane.artifacts import Rejected
+from hyperlane.artifacts import Cluster, Rejected, WorkerInfo
 from hyperlane.cluster.announce import Entry, check_name, from_service, to_service
 from hyperlane.cluster.browse import Heard
-from hyperlane.cluster.lab import none_found, screen
+from hyperlane.cluster.lab import screen, too_few
 from hyperlane.errors import ConfigError
 from tests.cluster.entries import make_entry
 
@@ -61,13 +61,26 @@ def test_other_cluster_version_and_taken_name_are_refused() -> None:
 
 
 def test_nothing_found_says_what_to_do() -> None:
-    message = none_found("lab", 5.0, [])
-    assert message.startswith("no worker of cluster 'lab' announced itself in 5 s; start one with hyperlane-worker")
+    assert too_few(Cluster(workers=()), "lab", None, 5.0) == (
+        "no usable worker of cluster 'lab' answered in 5 s; "
+        "start more with hyperlane-worker --allow-lan --cluster lab, or use cluster=static"
+    )
 
 
-def test_nothing_usable_says_what_was_seen() -> None:
-    rejected = [Rejected(name="w", address="10.0.0.2:7070", reason="did not answer")]
-    assert none_found("lab", 5.0, rejected).endswith("rejected: w (10.0.0.2:7070): did not answer")
+def test_too_few_found_says_who_was_seen() -> None:
+    worker = WorkerInfo(
+        name="pi",
+        device="cpu",
+        memory_total_bytes=1,
+        memory_free_bytes=1,
+        control_address="10.0.0.1:1",
+        data_addresses=(),
+        latency_s=0.1,
+    )
+    rejected = Rejected(name="w", address="10.0.0.2:7070", reason="did not answer")
+    assert too_few(Cluster(workers=(worker,), rejected=(rejected,)), "lab", 2, 5.0) == (
+        "only 1 of 2 workers (pi) of cluster 'lab' answered in 5 s; rejected: w (10.0.0.2:7070): did not answer"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "-w", "a b", "a.b", "a@b", "ä", "x" * 31])

@@ -90,9 +90,7 @@ async def test_name_collision_gives_a_new_name_everywhere(cluster: str) -> None:
     }
 
 
-async def test_name_taken_in_the_same_instant_is_given_up_by_one(
-    cluster: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_name_taken_in_the_same_instant_is_given_up_by_one(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Unprobed(Zeroconf):
         """Registers `w` without looking who has it, as two hosts do that start together."""
 
@@ -118,7 +116,7 @@ async def test_lab_tells_whom_it_saw_and_why_they_do_not_count(cluster: str) -> 
         with pytest.raises(ClusterError) as caught:
             await finder.find()
     message = str(caught.value)
-    assert message.startswith(f"no usable worker of cluster '{cluster}' in 2 s; rejected: ")
+    assert message.startswith(f"no usable worker of cluster '{cluster}' answered in 2 s; rejected: ")
     assert f"a (127.0.0.1:7070): belongs to cluster '{cluster}-x', not '{cluster}'" in message
     assert "b (127.0.0.1:7070): speaks protocol version 99, not 1" in message
     assert "c (127.0.0.1:1): worker c at 127.0.0.1:1 cannot be reached" in message
@@ -127,7 +125,7 @@ async def test_lab_tells_whom_it_saw_and_why_they_do_not_count(cluster: str) -> 
 async def test_nobody_there_is_told_after_the_window(cluster: str) -> None:
     lab = Lab(name=cluster, interface=LOOPBACK, browse_timeout_s=0.5)
     async with lab.open(Surroundings(store_root=Path("unused"))) as finder:
-        with pytest.raises(ClusterError, match=f"'{cluster}'.* in 0.5 s"):
+        with pytest.raises(ClusterError, match=f"no usable worker of cluster '{cluster}' answered in 0.5 s"):
             await finder.find()
 
 
