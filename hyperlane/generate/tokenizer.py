@@ -34,9 +34,7 @@ class Tokenizer:
                 kwargs = {"gguf_file": checkpoint.gguf_file} if checkpoint.gguf_file else {}
                 tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **kwargs)
         except Exception as error:  # missing or broken files, a tokenizer class that needs another package
-            raise ModelError(
-                f"{checkpoint.source} has no usable tokenizer: {one_line(error)[:200]}"
-            ) from error
+            raise ModelError(f"{checkpoint.source} has no usable tokenizer: {one_line(error)[:200]}") from error
         return cls(tokenizer, _stop_ids(checkpoint, tokenizer))
 
     def encode(self, text: str) -> list[int]:
@@ -57,9 +55,7 @@ class Tokenizer:
                 turns, add_generation_prompt=True, tokenize=True, return_dict=False
             )
         except Exception as error:  # jinja's, raised by the template on roles that it does not know
-            raise RequestError(
-                f"the model's chat template refuses the messages: {one_line(error)}"
-            ) from error
+            raise RequestError(f"the model's chat template refuses the messages: {one_line(error)}") from error
         return list(ids)
 
     def decode(self, ids: Sequence[int]) -> str:

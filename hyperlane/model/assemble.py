@@ -60,9 +60,7 @@ def assemble(manifest: Manifest, store: LayerStore, start: int, stop: int) -> by
     return content
 
 
-def _declare(
-    shard: ModelProto, manifest: Manifest, models: Iterable[ModelProto], *, first: bool, last: bool
-) -> None:
+def _declare(shard: ModelProto, manifest: Manifest, models: Iterable[ModelProto], *, first: bool, last: bool) -> None:
     """The inputs and outputs of the shard, but those of the cache, which come with each layer."""
     versions = {opset.domain: opset for model in models for opset in model.opset_import}
     shard.opset_import.extend(versions[domain] for domain in sorted(versions))
@@ -85,9 +83,7 @@ def _declare(
     shard.graph.output.extend(make_tensor_value_info(name, *value) for name, value in outputs.items())
 
 
-def _append(
-    shard: GraphProto, part: Part, graph: GraphProto, names: dict[str, str], written: set[str]
-) -> None:
+def _append(shard: GraphProto, part: Part, graph: GraphProto, names: dict[str, str], written: set[str]) -> None:
     """Add a part's nodes behind those already there; `names` says how its ends are called in the shard.
 
     `written` holds the names that the shard has already, of weights and nodes that its parts share.

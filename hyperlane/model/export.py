@@ -10,11 +10,10 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 import torch
-from transformers import PreTrainedModel
 
 from hyperlane.artifacts import Manifest, Part
 from hyperlane.model.graph import Template, to_template
-from hyperlane.model.skeleton import one_layer_config, skeleton
+from hyperlane.model.skeleton import layer_kinds
 from hyperlane.model.source import Checkpoint
 from hyperlane.model.store import LayerStore
 from hyperlane.model.trace import trace_embedding, trace_head, trace_layer
@@ -48,6 +47,8 @@ def export(
         progress(name, done, len(part_names))
         part = known.get(name)
         if part is None or not (store.is_intact(part.graph) and store.is_intact(part.weights)):
+            if not checkpoint.family.checked and not manifest.exported:
+                _refuse_unless_exact(checkpoint)
             part = writer.write(name)
             manifest = replace(manifest, exported=manifest.exported + 1)
         manifest = replace(manifest, parts=(*manifest.parts, part))
@@ -64,9 +65,7 @@ def manifest_key(checkpoint: Checkpoint, dtype: str, quantization: Quantization)
         "dtype": dtype,
         "quantization": quantization.name,
         "exporter": _EXPORTER,
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("torch", "transformers", "onnxscript")
-        },
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "onnxscript")},
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
@@ -74,16 +73,14 @@ def manifest_key(checkpoint: Checkpoint, dtype: str, quantization: Quantization)
 class _PartWriter:
     """Writes parts; a graph is traced when the first part of its kind needs it."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, store: LayerStore, dtype: str, quantization: Quantization
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, store: LayerStore, dtype: str, quantization: Quantization) -> None:
         self._checkpoint, self._store, self._quantization = checkpoint, store, quantization
         self._dtype, self._torch_dtype = np.dtype(dtype), getattr(torch, dtype)
         self._templates: dict[Hashable, Template] = {}
 
     def write(self, name: str) -> Part:
         index = int(name.removeprefix("layer.")) if name.startswith("layer.") else None
-        kind = name if index is None else self._layer_kind(index)
+        kind = name if index is None else self._kinds[index]
         if kind not in self._templates:
             traced = self._trace(name, index)
             self._templates[kind] = to_template(traced, self._quantization, self._dtype)
@@ -105,16 +102,15 @@ class _PartWriter:
             return trace_head(config, family, self._torch_dtype)
         return trace_embedding(config, self._torch_dtype)
 
-    def _layer_kind(self, index: int) -> Hashable:
-        """Layers of one kind have the same configuration and the same parameters."""
-        config = one_layer_config(self._checkpoint.config, index)
-        layer = getattr(self._skeleton.base_model, self._checkpoint.family.layers)[index]
-        shapes = tuple((name, tuple(p.shape)) for name, p in layer.named_parameters())
-        return json.dumps(config.to_dict(), sort_keys=True, default=str), shapes
-
     @cached_property
-    def _skeleton(self) -> PreTrainedModel:
-        return skeleton(self._checkpoint.config)
+    def _kinds(self) -> list[Hashable]:
+        return layer_kinds(self._checkpoint.config, self._checkpoint.family)
+
+
+def _refuse_unless_exact(checkpoint: Checkpoint) -> None:
+    from hyperlane.model import check  # which exports a sample in its turn
+
+    check.refuse_unless_exact(checkpoint)
 
 
 def _part_names(layers: int) -> list[str]:

@@ -48,9 +48,7 @@ class Template:
                 yield memoryview(bytes(-array.nbytes % ALIGNMENT))
 
 
-def pack(
-    weight: Weight, values: NDArray[np.floating[Any]], quantization: Quantization
-) -> tuple[NDArray[Any], ...]:
+def pack(weight: Weight, values: NDArray[np.floating[Any]], quantization: Quantization) -> tuple[NDArray[Any], ...]:
     return (values,) if weight.role is None else quantization.pack(weight.role, values)
 
 

@@ -1,6 +1,8 @@
 """HF's own model classes without their weights: on the meta device, whole or cut to one layer."""
 
 import copy
+import json
+from collections.abc import Hashable, Sequence
 
 import torch
 from accelerate import init_empty_weights
@@ -8,11 +10,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from hyperlane.errors import ModelError, one_line
+from hyperlane.model.families import Family
 
 
-def skeleton(
-    config: PretrainedConfig, dtype: torch.dtype = torch.float32, attention: str = "eager"
-) -> PreTrainedModel:
+def skeleton(config: PretrainedConfig, dtype: torch.dtype = torch.float32, attention: str = "eager") -> PreTrainedModel:
     """The model of `config` with its parameters on the meta device and real buffers (rotary frequencies)."""
     try:
         with init_empty_weights(include_buffers=False):
@@ -22,14 +23,34 @@ def skeleton(
     return model.eval()
 
 
-def one_layer_config(config: PretrainedConfig, index: int) -> PretrainedConfig:
-    """`config` with layer `index` as its only one: each list with an entry a layer keeps that entry."""
+def layers_config(config: PretrainedConfig, indices: Sequence[int]) -> PretrainedConfig:
+    """`config` with these layers only: each list that has an entry a layer keeps theirs."""
     layers, config = config.num_hidden_layers, copy.deepcopy(config)
     for name, value in vars(config).items():
         if isinstance(value, (list, tuple)) and len(value) == layers:
-            setattr(config, name, [value[index]])
-    config.num_hidden_layers = 1
+            setattr(config, name, [value[i] for i in indices])
+    config.num_hidden_layers = len(indices)
     return config
+
+
+def layer_kinds(config: PretrainedConfig, family: Family) -> list[Hashable]:
+    """What distinguishes each layer but its weights: those of one kind have the same graph."""
+    return [
+        (
+            json.dumps(layers_config(config, [i]).to_dict(), sort_keys=True, default=str),
+            tuple((name, tuple(parameter.shape)) for name, parameter in layer.named_parameters()),
+        )
+        for i, layer in enumerate(part_of(skeleton(config), family.layers).children())
+    ]
+
+
+def part_of(model: PreTrainedModel, name: str) -> nn.Module:
+    """The part of HF's base model that a family says is there; ModelError if it is not."""
+    part = getattr(model.base_model, name, None)
+    if not isinstance(part, nn.Module):
+        kind = model.config.model_type
+        raise ModelError(f"models of type {kind} keep no {name!r} where the supported families do")
+    return part
 
 
 def with_memory(model: PreTrainedModel) -> PreTrainedModel:

@@ -34,8 +34,7 @@ class Checkpoint:
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor of the parameter `name` as HF's classes name it; ModelError if the files lack it."""
-        tied = self.config.tie_word_embeddings and name == "lm_head.weight"
-        for candidate in self.family.tensor_names(name, tied=tied):
+        for candidate in self.family.tensor_names(name, tied=self.config.tie_word_embeddings):
             try:
                 return self.weights.read(candidate)
             except KeyError:

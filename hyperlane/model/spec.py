@@ -5,7 +5,7 @@ from torch import nn
 
 from hyperlane.artifacts import ModelSpec
 from hyperlane.model.graph import stored, stored_bytes
-from hyperlane.model.skeleton import skeleton
+from hyperlane.model.skeleton import part_of, skeleton
 from hyperlane.model.source import Checkpoint
 from hyperlane.quantization import Quantization, Role
 
@@ -15,8 +15,8 @@ def read_spec(checkpoint: Checkpoint, dtype: str, quantization: Quantization) ->
     config, family = checkpoint.config, checkpoint.family
     model = skeleton(config)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    layers = getattr(model.base_model, family.layers)
-    norm = getattr(model.base_model, family.norm)
+    layers = list(part_of(model, family.layers).children())
+    norm = part_of(model, family.norm)
     itemsize = np.dtype(dtype).itemsize
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 from hyperlane.errors import ModelError, one_line
 from hyperlane.model.assemble import CANDIDATES
 from hyperlane.model.families import Family
-from hyperlane.model.skeleton import one_layer_config, skeleton, with_memory
+from hyperlane.model.skeleton import layers_config, part_of, skeleton, with_memory
 
 WEIGHT_PREFIX = "model."  # of the names of initializers that are parameters; the rest is HF's own name
 
@@ -30,9 +30,7 @@ _BATCH, _LENGTH, _KV = 2, 3, 7  # sizes to trace with: all different, none of th
 def trace_embedding(config: PretrainedConfig, dtype: torch.dtype) -> ir.Model:
     """input_ids int64 [B, S] -> hidden_out [B, S, D]."""
     ids = torch.zeros(_BATCH, _LENGTH, dtype=torch.int64)
-    return _trace(
-        _Embedding(skeleton(config, dtype)), {"input_ids": ids}, {"input_ids": "BS"}, ["hidden_out"]
-    )
+    return _trace(_Embedding(skeleton(config, dtype)), {"input_ids": ids}, {"input_ids": "BS"}, ["hidden_out"])
 
 
 def trace_layer(config: PretrainedConfig, family: Family, index: int, dtype: torch.dtype) -> ir.Model:
@@ -41,7 +39,7 @@ def trace_layer(config: PretrainedConfig, family: Family, index: int, dtype: tor
     The parameters are named as those of layer 0.
     """
     layer = _Layer(config, family, index, dtype)
-    attention = one_layer_config(config, index)
+    attention = layers_config(config, [index])
     heads = getattr(attention, "num_key_value_heads", None) or attention.num_attention_heads
     head_dim = getattr(attention, "head_dim", None) or attention.hidden_size // attention.num_attention_heads
     past = torch.zeros(_BATCH, heads, _KV, head_dim, dtype=dtype)
@@ -65,7 +63,8 @@ def trace_layer(config: PretrainedConfig, family: Family, index: int, dtype: tor
 
 def trace_head(config: PretrainedConfig, family: Family, dtype: torch.dtype) -> ir.Model:
     """hidden_in [B, S, D], output_rows int64 [N] -> logits [N, V], candidates [N, K], logsumexp [N]."""
-    model = skeleton(one_layer_config(config, 0), dtype, "sdpa")
+    model = skeleton(layers_config(config, [0]), dtype)
+    part_of(model, family.layers)
     setattr(model.base_model, family.layers, nn.ModuleList())
     inputs = {
         "hidden_in": torch.zeros(_BATCH, _LENGTH, config.hidden_size, dtype=dtype),
@@ -93,7 +92,8 @@ class _Layer(nn.Module):
         self._cache: tuple[Tensor, ...] = ()
         self._presents: list[tuple[Tensor, Tensor]] = []
         AttentionInterface.register(_ATTENTION, self._attend)
-        self.model = with_memory(skeleton(one_layer_config(config, index), dtype, _ATTENTION))
+        self.model = with_memory(skeleton(layers_config(config, [index]), dtype, _ATTENTION))
+        part_of(self.model, family.norm)
         setattr(self.model.base_model, family.norm, nn.Identity())
 
     def forward(
@@ -110,9 +110,7 @@ class _Layer(nn.Module):
         base = self.model.base_model
         hidden = base(inputs_embeds=hidden_in, position_ids=position_ids, use_cache=False).last_hidden_state
         if len(self._presents) != 1:
-            raise ValueError(
-                f"a layer of {base.config.model_type} calls attention {len(self._presents)} times"
-            )
+            raise ValueError(f"a layer of {base.config.model_type} calls attention {len(self._presents)} times")
         return hidden, *self._presents[0]
 
     def _attend(
@@ -163,9 +161,7 @@ class _Head(nn.Module):
         return logits_NV, candidates.indices, candidates.values, logits_NV.logsumexp(1)
 
 
-def _trace(
-    module: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, str], outputs: list[str]
-) -> ir.Model:
+def _trace(module: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, str], outputs: list[str]) -> ir.Model:
     """Trace with the dimensions dynamic that have a letter in `shapes`; fold constants but never weights."""
     dynamic = {name: _dynamic_dimensions(shapes.get(name, "")) for name in inputs}
     try:
@@ -182,9 +178,7 @@ def _trace(
             )
             assert program is not None
             model: ir.Model = program.model
-            _rename_buffers(
-                model.graph, {name for name, _ in module.named_parameters(remove_duplicate=False)}
-            )
+            _rename_buffers(model.graph, {name for name, _ in module.named_parameters(remove_duplicate=False)})
             optimize_ir(model, should_fold=_reads_no_weight, onnx_shape_inference=False)
     except Exception as error:  # torch.export fails in many ways; all of them mean the same here
         raise ModelError(f"torch.onnx.export cannot trace this model: {one_line(error)[:300]}") from error

@@ -35,14 +35,10 @@ def pack_blocks(
     quantizer = DefaultWeightOnlyQuantizer(config)
     packed, scales, zeros = quantizer.qbits_block_quant(np.ascontiguousarray(weight_NK.T))
     layout = block_layout(role, weight_NK.shape, weight_NK.dtype, bits, block_size)
-    return tuple(
-        values.reshape(array.shape) for values, array in zip((packed, scales, zeros), layout, strict=True)
-    )
+    return tuple(values.reshape(array.shape) for values, array in zip((packed, scales, zeros), layout, strict=True))
 
 
-def block_operator(
-    role: Role, shape_NK: tuple[int, int], bits: int, block_size: int, accuracy_level: int
-) -> Operator:
+def block_operator(role: Role, shape_NK: tuple[int, int], bits: int, block_size: int, accuracy_level: int) -> Operator:
     N, K = shape_NK
     attributes = {"bits": bits, "block_size": block_size}
     if role == "gather":

@@ -117,9 +117,7 @@ class Session:
                 raise WorkerError(f"position {stop - 1} is beyond the context of {self._context} tokens")
             if run.position > self._live[run.slot]:
                 live = self._live[run.slot]
-                raise WorkerError(
-                    f"slot {run.slot} holds {live} positions, the step starts at {run.position}"
-                )
+                raise WorkerError(f"slot {run.slot} holds {live} positions, the step starts at {run.position}")
 
     def _fill(
         self,
@@ -234,9 +232,7 @@ class Session:
         held: Any = zeros if self._place[0] == "cpu" else self._on_device(zeros)
         address = zeros.ctypes.data if held is zeros else held.data_ptr()
         slot_bytes = zeros.nbytes // self._slots
-        return _Cache(
-            name=value.name, type=kind, shape=shape, address=address, slot_bytes=slot_bytes, memory=held
-        )
+        return _Cache(name=value.name, type=kind, shape=shape, address=address, slot_bytes=slot_bytes, memory=held)
 
     def _on_device(self, array: NDArray[Any]) -> Any:
         return self._runtime.OrtValue.ortvalue_from_numpy(array, *self._place)
@@ -289,9 +285,7 @@ class _Call:
 def _batches(runs: Sequence[Run]) -> list[_Batch]:
     """A prefill a run of several tokens; runs of one token together where their slots are near each other."""
     batches = [
-        _Batch(first=run.slot, slots=1, length=run.count, members=(i,))
-        for i, run in enumerate(runs)
-        if run.count > 1
+        _Batch(first=run.slot, slots=1, length=run.count, members=(i,)) for i, run in enumerate(runs) if run.count > 1
     ]
     group: list[int] = []
     for i in sorted((i for i, run in enumerate(runs) if run.count == 1), key=lambda i: runs[i].slot):

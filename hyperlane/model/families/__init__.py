@@ -17,10 +17,10 @@ class Family:
 
     layers: str = "layers"
     norm: str = "norm"  # the final norm
+    embedding: str = "embed_tokens"
+    head: str = "lm_head"  # of the whole model
     base: str = "model"  # HF's base_model_prefix
-    foreign_prefixes: tuple[
-        str, ...
-    ] = ()  # what checkpoints may put before the names, or in place of `base.`
+    foreign_prefixes: tuple[str, ...] = ()  # what checkpoints may put before the names, or in place of `base.`
     text_field: str | None = None  # the field of a multimodal config that describes the language model
     checked: bool = True  # its exports are tested against HF's; else they are compared before use
 
@@ -30,11 +30,15 @@ class Family:
         return text
 
     def tensor_names(self, name: str, *, tied: bool) -> tuple[str, ...]:
-        """The names under which a checkpoint may hold HF's parameter `name`, the likeliest first."""
+        """The names under which a checkpoint may hold HF's parameter `name`, the likeliest first.
+
+        tied: the output head is the embedding, whatever else the checkpoint holds.
+        """
+        if tied and name == f"{self.head}.weight":
+            embedding = f"{self.base}.{self.embedding}.weight"
+            return self.tensor_names(embedding, tied=False) + self.tensor_names(name, tied=False)
         bare = name.removeprefix(f"{self.base}.")
         names = [name, bare, *(prefix + rest for prefix in self.foreign_prefixes for rest in (name, bare))]
-        if tied:
-            names += self.tensor_names(f"{self.base}.embed_tokens.weight", tied=False)
         return tuple(dict.fromkeys(names))
 
 

@@ -1,0 +1,5 @@
+"""Gemma 3, text only: two kinds of layer with rotary frequencies of their own, norms of queries and keys."""
+
+from hyperlane.model.families import Family
+
+FAMILY = Family()

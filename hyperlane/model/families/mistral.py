@@ -1,0 +1,5 @@
+"""Mistral: Llama with a sliding window, which HF passes to the attention function."""
+
+from hyperlane.model.families import Family
+
+FAMILY = Family()
