@@ -62,8 +62,8 @@ def test_other_cluster_version_and_taken_name_are_refused() -> None:
 
 def test_nothing_found_says_what_to_do() -> None:
     assert too_few(Cluster(workers=()), "lab", None, 5.0) == (
-        "no usable worker of cluster 'lab' answered in 5 s; "
-        "start more with hyperlane-worker --allow-lan --cluster lab, or use cluster=static"
+        "no worker of cluster 'lab' announced itself in 5 s; "
+        "start one with hyperlane-worker --allow-lan --cluster lab, or use cluster=static"
     )
 
 
@@ -79,7 +79,7 @@ def test_too_few_found_says_who_was_seen() -> None:
     )
     rejected = Rejected(name="w", address="10.0.0.2:7070", reason="did not answer")
     assert too_few(Cluster(workers=(worker,), rejected=(rejected,)), "lab", 2, 5.0) == (
-        "only 1 of 2 workers (pi) of cluster 'lab' answered in 5 s; rejected: w (10.0.0.2:7070): did not answer"
+        "only 1 of 2 workers of cluster 'lab' (pi) answered in 5 s; rejected: w (10.0.0.2:7070): did not answer"
     )
 
 

@@ -125,7 +125,7 @@ async def test_lab_tells_whom_it_saw_and_why_they_do_not_count(cluster: str) -> 
 async def test_nobody_there_is_told_after_the_window(cluster: str) -> None:
     lab = Lab(name=cluster, interface=LOOPBACK, browse_timeout_s=0.5)
     async with lab.open(Surroundings(store_root=Path("unused"))) as finder:
-        with pytest.raises(ClusterError, match=f"no usable worker of cluster '{cluster}' answered in 0.5 s"):
+        with pytest.raises(ClusterError, match=f"'{cluster}'.* in 0.5 s"):
             await finder.find()
 
 

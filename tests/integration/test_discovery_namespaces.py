@@ -106,7 +106,7 @@ def test_worker_without_allow_lan_is_not_seen_from_another_host(lan: Lan, cluste
     start(lan.hosts[1], "--name", "shy").wait_ready()
     looked = look(lan.hosts[0], name=cluster, browse_timeout_s=1.0)
     assert looked.returncode == 1
-    assert f"no usable worker of cluster '{cluster}' answered in 1 s; start more" in looked.stderr
+    assert f"no worker of cluster '{cluster}' announced itself in 1 s; start one" in looked.stderr
 
 
 def test_goodbye_is_heard_and_a_killed_worker_does_not_answer(lan: Lan, cluster: str, start: Start) -> None:
@@ -118,4 +118,4 @@ def test_goodbye_is_heard_and_a_killed_worker_does_not_answer(lan: Lan, cluster:
     killed.popen.wait(10)
     looked = look(lan.hosts[0], name=cluster, browse_timeout_s=1.0, probe_timeout_s=1.0)
     assert looked.returncode == 1
-    assert f"no usable worker of cluster '{cluster}' answered in 1 s; start more" in looked.stderr
+    assert f"no worker of cluster '{cluster}' announced itself in 1 s; start one" in looked.stderr
