@@ -109,6 +109,9 @@ class Session:
         """Nothing may be written outside a slot, and no position may be left out."""
         if len(rows) != sum(run.count for run in runs) or len({run.slot for run in runs}) != len(runs):
             raise WorkerError(f"a step of {len(rows)} rows does not match its {len(runs)} runs")
+        expected = (len(rows), *self._rows_input.shape[2:])
+        if rows.shape != expected:
+            raise WorkerError(f"rows of shape {rows.shape} where {expected} belongs")
         for run in runs:
             if run.slot >= self._slots or run.count < 1 or run.outputs > run.count:
                 raise WorkerError(f"{run} is no run of a worker with {self._slots} slots")
