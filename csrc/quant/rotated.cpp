@@ -1,8 +1,10 @@
-// Payloads of the rotated codecs: which rows are coded, which are sent as they are, and the class that Python sees.
+// Payloads of the rotated codecs: which rows are coded, which are sent as they are, and the class that Python
+// sees.
 #include "quant/rotated.hpp"
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -32,21 +34,36 @@ RotatedKernels kernels(Isa isa) {
   return scalar_rotated_kernels();
 }
 
-// `levels` rise; an index's bits are a code's bits from the most significant.
+void fill_buckets(Codebook& book, const std::vector<float>& midpoints) {
+  book.spread = kLastBucket / std::max(std::fabs(midpoints.front()), std::fabs(midpoints.back())) * 0.99f;
+  std::fill(book.midpoints, book.midpoints + 32, INFINITY);
+  for (std::size_t i = 0; i < std::min<std::size_t>(midpoints.size(), 32); ++i)
+    book.midpoints[i] = midpoints[i];
+  for (int bucket = -16; bucket < 16; ++bucket) {
+    std::int32_t code = 0;
+    float inside = INFINITY;
+    for (float midpoint : midpoints) {
+      const float of_midpoint = std::nearbyint(midpoint * book.spread);
+      code += of_midpoint < static_cast<float>(bucket);
+      if (of_midpoint == static_cast<float>(bucket)) inside = std::min(inside, midpoint);
+    }
+    book.bucket_codes[bucket & 31] = code;
+    book.bucket_midpoints[bucket & 31] = inside;
+  }
+}
+
 Codebook make_book(const std::vector<float>& levels) {
   Codebook book{};
   int bits = 0;
   while ((1u << bits) < levels.size()) ++bits;
-  for (std::uint32_t code = 0; code < levels.size(); ++code) {
-    std::uint32_t index = 0;
-    for (int level = 0; level < bits; ++level) {
-      const std::uint32_t below = code >> (bits - level) << (bits - level);  // the codes that share the bits so far
-      const std::uint32_t middle = below + (1u << (bits - level - 1));
-      book.thresholds[level][index] = (levels[middle - 1] + levels[middle]) * 0.5f;
-      index |= ((code >> (bits - level - 1)) & 1) << level;
-    }
-    book.levels[index] = levels[code];
-  }
+  std::copy(levels.begin(), levels.end(), book.levels);
+  std::vector<float> midpoints;
+  for (std::size_t code = 1; code < levels.size(); ++code)
+    midpoints.push_back((levels[code - 1] + levels[code]) * 0.5f);
+  for (int step = 0; step < bits; ++step)
+    for (std::size_t known = 0; known < 1u << step; ++known)
+      book.steps[step][known] = midpoints[(2 * known + 1) * (levels.size() >> (step + 1)) - 1];
+  fill_buckets(book, midpoints);
   return book;
 }
 
@@ -83,13 +100,15 @@ std::uint8_t* write_raw(const void* values, bool half, std::size_t width, State 
 
 class RotatedCodec {
  public:
-  RotatedCodec(int quantizer, const py::bytes& id, float limit, const FloatArray& mean, const FloatArray& forward,
-               const FloatArray& backward, const IndexArray& order,
-               const std::vector<std::array<std::size_t, 3>>& blocks, const std::vector<std::vector<float>>& books,
-               const std::vector<float>& trials, const std::string& isa)
+  RotatedCodec(int quantizer, const py::bytes& id, float limit, const FloatArray& mean,
+               const FloatArray& forward, const FloatArray& backward, const IndexArray& order,
+               const std::vector<std::array<std::size_t, 3>>& blocks,
+               const std::vector<std::vector<float>>& books, const std::vector<float>& trials,
+               const std::string& isa)
       : kernels_(kernels(choose_isa(isa))) {
     const std::string id_bytes = id;
-    if (quantizer < 0 || quantizer > 2 || id_bytes.size() != kIdBytes || mean.size() == 0 || trials.size() > 4)
+    if (quantizer < 0 || quantizer > 2 || id_bytes.size() != kIdBytes || mean.size() == 0 ||
+        trials.size() > 4)
       throw std::invalid_argument("not the parts of a rotated codec");
     codec_.quantizer = static_cast<Quantizer>(quantizer);
     codec_.width = static_cast<std::size_t>(mean.size());
@@ -110,7 +129,8 @@ class RotatedCodec {
     const Shape shape = checked(rows, positions);
     const bool half = is_half(rows);
     const py::buffer_info space = out.request(true);
-    if (static_cast<std::size_t>(space.size * space.itemsize) < head_bytes(shape.rows) + 4 * shape.rows * (codec_.width + 2))
+    if (static_cast<std::size_t>(space.size * space.itemsize) <
+        head_bytes(shape.rows) + 4 * shape.rows * (codec_.width + 2))
       throw std::invalid_argument("the payload's room is too small");
     const auto* values = static_cast<const std::uint8_t*>(rows.data());
     const std::uint32_t* at = positions.data();
@@ -166,9 +186,9 @@ class RotatedCodec {
     return shape;
   }
 
-  std::size_t encode_rows(const std::uint8_t* values, bool half, std::size_t rows, const std::uint32_t* positions,
-                          std::uint8_t* payload) const {
-    std::vector<float> room(2 * padded_);
+  std::size_t encode_rows(const std::uint8_t* values, bool half, std::size_t rows,
+                          const std::uint32_t* positions, std::uint8_t* payload) const {
+    std::vector<float> room(padded_ + room_size(codec_));
     std::memcpy(payload, codec_.id.data(), kIdBytes);
     std::uint8_t* states = payload + kIdBytes;
     std::memset(states, 0, head_bytes(rows) - kIdBytes);
@@ -180,7 +200,8 @@ class RotatedCodec {
     return static_cast<std::size_t>(out - payload);
   }
 
-  State encode_row(const std::uint8_t* values, bool half, std::uint32_t position, float* row, std::uint8_t*& out) const {
+  State encode_row(const std::uint8_t* values, bool half, std::uint32_t position, float* row,
+                   std::uint8_t*& out) const {
     const float squares = kernels_.load_row(values, half, codec_.width, row);
     const half_bits rms_bits = float_to_half(std::sqrt(squares / static_cast<float>(codec_.width)));
     const float rms = half_to_float(rms_bits);
@@ -206,7 +227,7 @@ class RotatedCodec {
     std::size_t expected = head_bytes(rows);
     for (std::size_t i = 0; i < rows; ++i) expected += lengths[(states[i / 4] >> (2 * (i % 4))) & 3];
     if (expected != bytes) return "should have " + std::to_string(expected) + " bytes";
-    std::vector<float> room(2 * padded_);
+    std::vector<float> room(padded_ + room_size(codec_));
     const std::uint8_t* in = payload + head_bytes(rows);
     for (std::size_t i = 0; i < rows; ++i, values += codec_.width * (half ? 2 : 4)) {
       const int state = (states[i / 4] >> (2 * (i % 4))) & 3;
@@ -220,7 +241,8 @@ class RotatedCodec {
     if (state == kCoded) {
       half_bits rms;
       std::memcpy(&rms, in, 2);
-      kernels_.decode_row(codec_, in + 2, in + 2 + codec_.scale_count, half_to_float(rms), row + padded_, row);
+      kernels_.decode_row(codec_, in + 2, in + 2 + codec_.scale_count, half_to_float(rms), row + padded_,
+                          row);
       return kernels_.store_row(row, codec_.width, values, half);
     }
     const std::size_t out_bytes = codec_.width * (half ? 2 : 4);
@@ -258,13 +280,14 @@ class RotatedCodec {
 void bind_rotated(pybind11::module_& module) {
   namespace py = pybind11;
   using hyperlane::RotatedCodec;
-  py::class_<RotatedCodec>(module, "RotatedCodec", "h4 (0), int4 (1) or h8 (2) with one boundary's tables made ready.")
-      .def(py::init<int, py::bytes, float, hyperlane::FloatArray, hyperlane::FloatArray, hyperlane::FloatArray,
-                    hyperlane::IndexArray, std::vector<std::array<std::size_t, 3>>, std::vector<std::vector<float>>,
-                    std::vector<float>, std::string>(),
-           py::kw_only(), py::arg("quantizer"), py::arg("id"), py::arg("limit"), py::arg("mean"), py::arg("forward"),
-           py::arg("backward"), py::arg("order"), py::arg("blocks"), py::arg("books"), py::arg("trials"),
-           py::arg("isa") = "")
+  py::class_<RotatedCodec>(module, "RotatedCodec",
+                           "h4 (0), int4 (1) or h8 (2) with one boundary's tables made ready.")
+      .def(py::init<int, py::bytes, float, hyperlane::FloatArray, hyperlane::FloatArray,
+                    hyperlane::FloatArray, hyperlane::IndexArray, std::vector<std::array<std::size_t, 3>>,
+                    std::vector<std::vector<float>>, std::vector<float>, std::string>(),
+           py::kw_only(), py::arg("quantizer"), py::arg("id"), py::arg("limit"), py::arg("mean"),
+           py::arg("forward"), py::arg("backward"), py::arg("order"), py::arg("blocks"), py::arg("books"),
+           py::arg("trials"), py::arg("isa") = "")
       .def("encode", &RotatedCodec::encode, py::arg("rows"), py::arg("positions"), py::arg("out"),
            "Writes the payload to `out` (uint8) and returns its bytes.")
       .def("decode", &RotatedCodec::decode, py::arg("payload"), py::arg("rows"),

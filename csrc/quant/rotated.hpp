@@ -1,5 +1,5 @@
-// The rotated codecs (h4, int4, h8); hyperlane/transport/codec/rotated.py is the specification, which this matches
-// bit for bit: FP32, every operation rounded, none fused, sums in the butterfly's order.
+// The rotated codecs (h4, int4, h8); hyperlane/transport/codec/rotated.py is the specification, which this
+// matches bit for bit: FP32, every operation rounded, none fused, sums in the butterfly's order.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -15,12 +15,22 @@ constexpr int kMaxBits = 6;
 
 enum class Quantizer { nf4, gauss, bytes };  // h4, int4, h8
 
-// A codebook for a search that takes one bit a step, the most significant first. Bit `l` of an index is the code's
-// l-th bit from above, so that a step only sets a bit.
+// A codebook and two exact ways to search it; a code is how many midpoints lie below the value.
 struct Codebook {
-  alignas(64) float thresholds[kMaxBits][32];  // of step l, by the l bits that are known
   alignas(64) float levels[64];
+  // One bit a step, the most significant first: the midpoint to compare with in step l, by the l bits that
+  // are known.
+  alignas(64) float steps[kMaxBits][32];
+  // By bucket = round(value * spread), of -15 to 15 and kept modulo 32: the code of the lowest value there,
+  // and the midpoint that lies inside, or infinity. Where two lie inside (5 bits), `midpoints` by code leads
+  // on.
+  float spread;
+  alignas(64) std::int32_t bucket_codes[32];
+  alignas(64) float bucket_midpoints[32];
+  alignas(64) float midpoints[32];
 };
+
+constexpr float kLastBucket = 15.49f;
 
 struct Block {
   std::size_t start;
@@ -35,14 +45,19 @@ struct Rotated {
   std::size_t width;
   std::size_t row_bytes;  // of a coded row
   std::size_t scale_count;
-  float limit;                       // rows of a larger RMS are sent as they are
-  std::array<std::uint8_t, 8> id;    // of the tables
-  std::vector<float> trials;         // 16 times each factor of the scale search
+  float limit;                     // rows of a larger RMS are sent as they are
+  std::array<std::uint8_t, 8> id;  // of the tables
+  std::vector<float> trials;       // 16 times each factor of the scale search
   std::vector<float> mean, forward, backward;
   std::vector<std::uint32_t> order, place;  // sorted channel -> channel, and back; empty: unsorted
   std::vector<Block> blocks;
   std::array<Codebook, kMaxBits + 1> books;  // by bits
 };
+
+// Floats that the kernels work in, for each row.
+inline std::size_t room_size(const Rotated& codec) {
+  return codec.mean.size() + 20 * codec.blocks.size() + 16;
+}
 
 // What differs between instruction sets. Blocks of less than 64 always take the scalar form.
 struct RotatedKernels {
@@ -50,10 +65,10 @@ struct RotatedKernels {
   float (*load_row)(const void* values, bool half, std::size_t width, float* row);
   void (*store_row)(const float* row, std::size_t width, void* values, bool half);
   // row / rms -> scale bytes and codes; false where a scale cannot hold its block.
-  bool (*encode_row)(const Rotated& codec, const float* row, float inverse_rms, float* scratch, std::uint8_t* scales,
-                     std::uint8_t* codes);
+  bool (*encode_row)(const Rotated& codec, const float* row, float inverse_rms, float* room,
+                     std::uint8_t* scales, std::uint8_t* codes);
   void (*decode_row)(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes, float rms,
-                     float* scratch, float* row);
+                     float* room, float* row);
 };
 
 RotatedKernels scalar_rotated_kernels();

@@ -19,7 +19,6 @@ namespace {
 struct Avx2 {
   using F = __m256;
   using I = __m256i;
-  using M = __m256;
   static constexpr int W = 8;
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
@@ -35,17 +34,13 @@ struct Avx2 {
   }
   static F set(float v) { return _mm256_set1_ps(v); }
   static I set_int(int v) { return _mm256_set1_epi32(v); }
-  static I zero() { return _mm256_setzero_si256(); }
   static float first(F v) { return _mm256_cvtss_f32(v); }
-  static int first_int(I v) { return _mm_cvtsi128_si32(_mm256_castsi256_si128(v)); }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
   static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F sqrt(F v) { return _mm256_sqrt_ps(v); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F abs(F v) { return _mm256_andnot_ps(set(-0.0f), v); }
-  static M less(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
-  static F choose(M m, F yes, F no) { return _mm256_blendv_ps(no, yes, m); }
-  static I choose(M m, I yes, I no) { return _mm256_blendv_epi8(no, yes, _mm256_castps_si256(m)); }
 
   // Lane i takes lane i ^ H.
   template <int H>
@@ -68,18 +63,43 @@ struct Avx2 {
     if constexpr (SIZE <= 8) return _mm256_permutevar8x32_ps(load(table), index);
     return _mm256_i32gather_ps(table, index, 4);
   }
-  template <int LEVEL>
-  static I set_if_greater(I index, F value, F threshold) {
-    const I greater = _mm256_castps_si256(_mm256_cmp_ps(value, threshold, _CMP_GT_OQ));
-    return _mm256_or_si256(index, _mm256_and_si256(greater, set_int(1 << LEVEL)));
+  template <int BITS, int STEP = 0>
+  static I search(const Codebook& book, F value, I code = _mm256_setzero_si256()) {
+    if constexpr (STEP == BITS) {
+      return code;
+    } else {
+      const F greater = _mm256_cmp_ps(value, lookup<(1 << STEP)>(book.steps[STEP], code), _CMP_GT_OQ);
+      const I next = _mm256_sub_epi32(_mm256_add_epi32(code, code), _mm256_castps_si256(greater));
+      return search<BITS, STEP + 1>(book, value, next);
+    }
   }
-  static void store_plane(I index, int level, std::uint8_t* p) {
-    *p = static_cast<std::uint8_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_slli_epi32(index, 31 - level))));
+  // The sums of four registers in halving order.
+  static void sum_each(const F* v, float* sums) {
+    for (int i = 0; i < 4; ++i) {
+      F sum = add(v[i], swap<4>(v[i]));
+      sum = add(sum, swap<2>(sum));
+      sums[i] = first(add(sum, swap<1>(sum)));
+    }
   }
-  static I load_plane(I index, int level, const std::uint8_t* p) {
+
+  template <int BITS>
+  static void store_planes(const I* code, std::uint8_t* p) {
+    for (int plane = 0; plane < BITS; ++plane)
+      for (int i = 0; i < 8; ++i) {
+        const I top = _mm256_slli_epi32(code[i], 31 - (BITS - 1 - plane));
+        p[8 * plane + i] = static_cast<std::uint8_t>(_mm256_movemask_ps(_mm256_castsi256_ps(top)));
+      }
+  }
+  template <int BITS>
+  static void load_planes(const std::uint8_t* p, I* code) {
     const I lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    const I set = _mm256_cmpeq_epi32(_mm256_and_si256(set_int(*p), lanes), lanes);
-    return _mm256_or_si256(index, _mm256_and_si256(set, set_int(1 << level)));
+    for (int i = 0; i < 8; ++i) {
+      code[i] = _mm256_setzero_si256();
+      for (int plane = 0; plane < BITS; ++plane) {
+        const I ones = _mm256_cmpeq_epi32(_mm256_and_si256(set_int(p[8 * plane + i]), lanes), lanes);
+        code[i] = _mm256_or_si256(code[i], _mm256_and_si256(ones, set_int(1 << (BITS - 1 - plane))));
+      }
+    }
   }
   static void store_bytes(F v, std::uint8_t* p) {
     const I steps = _mm256_max_epi32(_mm256_cvtps_epi32(v), set_int(-127));

@@ -37,17 +37,14 @@ struct Avx512 {
   }
   static F set(float v) { return _mm512_set1_ps(v); }
   static I set_int(int v) { return _mm512_set1_epi32(v); }
-  static I zero() { return _mm512_setzero_si512(); }
   static float first(F v) { return _mm512_cvtss_f32(v); }
-  static int first_int(I v) { return _mm512_cvtsi512_si32(v); }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F sqrt(F v) { return _mm512_sqrt_ps(v); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F abs(F v) { return _mm512_abs_ps(v); }
-  static M less(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
   static F choose(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
-  static I choose(M m, I yes, I no) { return _mm512_mask_blend_epi32(m, no, yes); }
 
   // Lane i takes lane i ^ H.
   template <int H>
@@ -73,18 +70,79 @@ struct Avx512 {
     const F high = _mm512_permutex2var_ps(_mm512_load_ps(table + 32), index, _mm512_load_ps(table + 48));
     return choose(_mm512_test_epi32_mask(index, set_int(32)), high, low);
   }
-  template <int LEVEL>
-  static I set_if_greater(I index, F value, F threshold) {
-    return _mm512_mask_or_epi32(index, _mm512_cmp_ps_mask(value, threshold, _CMP_GT_OQ), index, set_int(1 << LEVEL));
+  // How many midpoints lie below: by bucket, which leaves one comparison (5 bits: two), or bit by bit (6
+  // bits).
+  template <int BITS>
+  static I search(const Codebook& book, F value) {
+    if constexpr (BITS == 6) return search_bits<BITS>(book, value, set_int(0));
+    const F spread =
+        _mm512_range_ps(mul(value, set(book.spread)), set(kLastBucket), 2);  // the least magnitude
+    const I bucket = _mm512_cvtps_epi32(spread);
+    const I code = _mm512_permutex2var_epi32(_mm512_load_si512(book.bucket_codes), bucket,
+                                             _mm512_load_si512(book.bucket_codes + 16));
+    if constexpr (BITS < 5) return count_if_greater(code, value, lookup<32>(book.bucket_midpoints, bucket));
+    const I next = count_if_greater(code, value, lookup<32>(book.midpoints, code));
+    return count_if_greater(next, value, lookup<32>(book.midpoints, next));
   }
-  static void store_plane(I index, int level, std::uint8_t* p) {
-    const M plane = _mm512_test_epi32_mask(index, set_int(1 << level));
-    std::memcpy(p, &plane, sizeof plane);
+  static I count_if_greater(I code, F value, F midpoint) {
+    return _mm512_mask_add_epi32(code, _mm512_cmp_ps_mask(value, midpoint, _CMP_GT_OQ), code, set_int(1));
   }
-  static I load_plane(I index, int level, const std::uint8_t* p) {
-    M plane;
-    std::memcpy(&plane, p, sizeof plane);
-    return _mm512_mask_or_epi32(index, plane, index, set_int(1 << level));
+  template <int BITS, int STEP = 0>
+  static I search_bits(const Codebook& book, F value, I code) {
+    if constexpr (STEP == BITS)
+      return code;
+    else
+      return search_bits<BITS, STEP + 1>(
+          book, value,
+          count_if_greater(_mm512_add_epi32(code, code), value, lookup<(1 << STEP)>(book.steps[STEP], code)));
+  }
+  // The sums of four registers in halving order.
+  static void sum_each(const F* v, float* sums) {
+    const F ab = add(_mm512_shuffle_f32x4(v[0], v[1], 0x44), _mm512_shuffle_f32x4(v[0], v[1], 0xEE));
+    const F cd = add(_mm512_shuffle_f32x4(v[2], v[3], 0x44), _mm512_shuffle_f32x4(v[2], v[3], 0xEE));
+    F quarters = add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
+    quarters = add(quarters, swap<2>(quarters));
+    quarters = add(quarters, swap<1>(quarters));
+    _mm512_mask_compressstoreu_ps(sums, 0x1111, quarters);
+  }
+
+  // 64 codes, a byte each in the order of the values, and back to four registers. The upper bits of `code`
+  // are noise.
+  static I to_bytes(const I* code) {
+    const I low = _mm512_or_si512(code[0], _mm512_slli_epi32(code[1], 8));
+    const I high = _mm512_or_si512(_mm512_slli_epi32(code[2], 16), _mm512_slli_epi32(code[3], 24));
+    return _mm512_permutexvar_epi32(transposed(), _mm512_shuffle_epi8(_mm512_or_si512(low, high), quads()));
+  }
+  static void from_bytes(I bytes, I* code) {
+    code[0] = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(transposed(), bytes), quads());
+    code[1] = _mm512_srli_epi32(code[0], 8);
+    code[2] = _mm512_srli_epi32(code[0], 16);
+    code[3] = _mm512_srli_epi32(code[0], 24);
+  }
+  static I quads() {
+    return _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  }
+  static I transposed() { return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); }
+
+  template <int BITS>
+  static void store_planes(const I* code, std::uint8_t* p) {
+    const I bytes = to_bytes(code);
+#pragma GCC unroll 6
+    for (int plane = 0; plane < BITS; ++plane) {
+      const __mmask64 bits = _mm512_test_epi8_mask(bytes, _mm512_set1_epi8(1 << (BITS - 1 - plane)));
+      std::memcpy(p + 8 * plane, &bits, sizeof bits);
+    }
+  }
+  template <int BITS>
+  static void load_planes(const std::uint8_t* p, I* code) {
+    I bytes = _mm512_setzero_si512();
+#pragma GCC unroll 6
+    for (int plane = 0; plane < BITS; ++plane) {
+      __mmask64 bits;
+      std::memcpy(&bits, p + 8 * plane, sizeof bits);
+      bytes = _mm512_or_si512(bytes, _mm512_maskz_set1_epi8(bits, 1 << (BITS - 1 - plane)));
+    }
+    from_bytes(bytes, code);
   }
   static void store_bytes(F v, std::uint8_t* p) {
     const I steps = _mm512_max_epi32(_mm512_cvtps_epi32(v), set_int(-127));

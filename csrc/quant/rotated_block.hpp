@@ -11,20 +11,27 @@ namespace {
 
 constexpr float kLargestScale = 448;
 
-// E4M3 codes of 0 <= value; above 448 saturates. Branch-free, so that the trials of a search vectorise.
+// `yes` or `no` without a branch, so that loops over scales vectorise.
+inline std::uint32_t pick(bool which, std::uint32_t yes, std::uint32_t no) {
+  const std::uint32_t mask = 0u - static_cast<std::uint32_t>(which);
+  return (yes & mask) | (no & ~mask);
+}
+
+// E4M3 codes of 0 <= value; above 448 saturates.
 inline std::uint32_t e4m3_nearest(float value) {
-  value = value < kLargestScale ? value : kLargestScale;
-  const std::uint32_t bits = float_to_bits(value);
+  const std::uint32_t bits = std::min(float_to_bits(value), float_to_bits(kLargestScale));
   const std::uint32_t normal = ((bits + 0x7FFFF + ((bits >> 20) & 1)) >> 20) - (120 << 3);
-  const std::uint32_t subnormal = float_to_bits(value + 16384.0f) - float_to_bits(16384.0f);  // rounds at 2^-9
-  return value < 0x1p-6f ? subnormal : normal;
+  const float shifted = bits_to_float(bits) + 16384.0f;  // rounds at 2^-9
+  const std::uint32_t subnormal = float_to_bits(shifted) - float_to_bits(16384.0f);
+  return pick(bits < float_to_bits(0x1p-6f), subnormal, normal);
 }
 
 // A sixteenth of what the low seven bits of an E4M3 code stand for.
 inline float e4m3_step(std::uint32_t code) {
   const std::uint32_t low = code & 127;
   const float normal = bits_to_float((low + ((120 - 4) << 3)) << 20);
-  return low < 8 ? static_cast<float>(low) * 0x1p-13f : normal;
+  const float subnormal = static_cast<float>(static_cast<std::int32_t>(low)) * 0x1p-13f;
+  return bits_to_float(pick(low < 8, float_to_bits(subnormal), float_to_bits(normal)));
 }
 
 struct Trials {
@@ -32,7 +39,7 @@ struct Trials {
   float step[4], inverse[4];
 };
 
-inline Trials try_scales(const Rotated& codec, float gain) {
+inline Trials block_trials(const Rotated& codec, float gain) {
   Trials trials{};
   for (std::size_t i = 0; i < codec.trials.size(); ++i) {
     const std::uint32_t code = e4m3_nearest(gain * codec.trials[i]);
@@ -66,9 +73,9 @@ inline void hadamard(float* values, std::size_t size) {
 }
 
 inline std::uint32_t search(const Codebook& book, int bits, float value) {
-  std::uint32_t index = 0;
-  for (int level = 0; level < bits; ++level) index |= std::uint32_t{value > book.thresholds[level][index]} << level;
-  return index;
+  std::uint32_t code = 0;
+  for (int step = 0; step < bits; ++step) code = 2 * code + (value > book.steps[step][code]);
+  return code;
 }
 
 inline float block_gain(const Codebook& book, int bits, const float* values, std::size_t size) {
@@ -93,7 +100,7 @@ inline bool encode_levels(const Rotated& codec, const Block& block, const float*
   } else {
     for (std::size_t i = 0; i < block.size; ++i) gain = std::max(gain, std::fabs(values[i]));
   }
-  const Trials trials = try_scales(codec, gain);
+  const Trials trials = block_trials(codec, gain);
   float least = INFINITY;
   std::uint32_t best[kBlock] = {};
   *scale = 0;
@@ -112,9 +119,10 @@ inline bool encode_levels(const Rotated& codec, const Block& block, const float*
     std::copy(index, index + block.size, best);
   }
   std::fill(codes, codes + block.code_bytes, std::uint8_t{0});
-  for (std::size_t level = 0, at = 0; level < static_cast<std::size_t>(block.bits); ++level)
+  std::size_t at = 0;
+  for (int bit = block.bits - 1; bit >= 0; --bit)
     for (std::size_t i = 0; i < block.size; ++i, ++at)
-      codes[at / 8] |= static_cast<std::uint8_t>(((best[i] >> level) & 1) << (at % 8));
+      codes[at / 8] |= static_cast<std::uint8_t>(((best[i] >> bit) & 1) << (at % 8));
   return gain * codec.trials.back() <= kLargestScale;
 }
 
@@ -138,8 +146,8 @@ inline bool encode_block(const Rotated& codec, const Block& block, const float* 
   return encode_levels(codec, block, values, scale, codes);
 }
 
-inline void decode_block(const Rotated& codec, const Block& block, std::uint8_t scale, const std::uint8_t* codes,
-                         float* values) {
+inline void decode_block(const Rotated& codec, const Block& block, std::uint8_t scale,
+                         const std::uint8_t* codes, float* values) {
   const float step = e4m3_step(scale);
   if (codec.quantizer == Quantizer::bytes) {
     const float byte_step = step * (1.0f / 127.0f);
@@ -148,9 +156,10 @@ inline void decode_block(const Rotated& codec, const Block& block, std::uint8_t 
     return;
   }
   std::uint32_t index[kBlock] = {};
-  for (std::size_t level = 0, at = 0; level < static_cast<std::size_t>(block.bits); ++level)
+  std::size_t at = 0;
+  for (int bit = block.bits - 1; bit >= 0; --bit)
     for (std::size_t i = 0; i < block.size; ++i, ++at)
-      index[i] |= static_cast<std::uint32_t>((codes[at / 8] >> (at % 8)) & 1) << level;
+      index[i] |= static_cast<std::uint32_t>((codes[at / 8] >> (at % 8)) & 1) << bit;
   for (std::size_t i = 0; i < block.size; ++i) values[i] = codec.books[block.bits].levels[index[i]] * step;
 }
 

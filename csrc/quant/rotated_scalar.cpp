@@ -7,7 +7,8 @@ namespace {
 float load_row(const void* values, bool half, std::size_t width, float* row) {
   float sums[kBlock] = {};
   for (std::size_t i = 0; i < width; ++i) {
-    row[i] = half ? half_to_float(static_cast<const half_bits*>(values)[i]) : static_cast<const float*>(values)[i];
+    row[i] =
+        half ? half_to_float(static_cast<const half_bits*>(values)[i]) : static_cast<const float*>(values)[i];
     sums[i % kBlock] += row[i] * row[i];
   }
   return halving_sum(sums, kBlock);
@@ -22,8 +23,8 @@ void store_row(const float* row, std::size_t width, void* values, bool half) {
   }
 }
 
-bool encode_row(const Rotated& codec, const float* row, float inverse_rms, float* scratch, std::uint8_t* scales,
-                std::uint8_t* codes) {
+bool encode_row(const Rotated& codec, const float* row, float inverse_rms, float* scratch,
+                std::uint8_t* scales, std::uint8_t* codes) {
   bool fits = true;
   for (const Block& block : codec.blocks) {
     if (!block.bits) continue;
@@ -38,8 +39,8 @@ bool encode_row(const Rotated& codec, const float* row, float inverse_rms, float
   return fits;
 }
 
-void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes, float rms, float* scratch,
-                float* row) {
+void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes, float rms,
+                float* scratch, float* row) {
   for (const Block& block : codec.blocks) {
     float* values = scratch + block.start;
     std::fill(values, values + block.size, 0.0f);

@@ -1,5 +1,8 @@
-// The rotated codecs on vectors of V::W floats. Include it after V and under the target's options; all is internal.
+// The rotated codecs on vectors of V::W floats. Include it after V and under the target's options; all is
+// internal.
 #pragma once
+#include <type_traits>
+
 #include "quant/rotated_block.hpp"
 
 namespace hyperlane {
@@ -14,18 +17,25 @@ struct Simd {
 
   template <int H>
   static void hadamard_lanes(F* v) {
+#pragma GCC unroll 8
     for (int i = 0; i < N; ++i) v[i] = V::add(V::template swap<H>(v[i]), V::template flip<H>(v[i]));
     if constexpr (H > 1) hadamard_lanes<H / 2>(v);
   }
 
+  template <int HALF>
+  static void hadamard_registers(F* v) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i)
+      if (!(i & HALF)) {
+        const F first = v[i], second = v[i + HALF];
+        v[i] = V::add(first, second);
+        v[i + HALF] = V::sub(first, second);
+      }
+    if constexpr (HALF > 1) hadamard_registers<HALF / 2>(v);
+  }
+
   static void hadamard(F* v) {
-    for (int half = N / 2; half; half /= 2)
-      for (int base = 0; base < N; base += 2 * half)
-        for (int i = base; i < base + half; ++i) {
-          const F first = v[i], second = v[i + half];
-          v[i] = V::add(first, second);
-          v[i + half] = V::sub(first, second);
-        }
+    hadamard_registers<N / 2>(v);
     hadamard_lanes<W / 2>(v);
   }
 
@@ -36,12 +46,17 @@ struct Simd {
     return v;
   }
 
-  // The halving sum of a block, in every lane. Overwrites `v`.
-  static F sum(F* v) {
-    for (int half = N / 2; half; half /= 2)
-      for (int i = 0; i < half; ++i) v[i] = V::add(v[i], v[i + half]);
-    return sum_lanes<W / 2>(v[0]);
+  // The register-wise part of a block's halving sum.
+  template <int HALF = N / 2>
+  static F fold(F* v) {
+#pragma GCC unroll 4
+    for (int i = 0; i < HALF; ++i) v[i] = V::add(v[i], v[i + HALF]);
+    if constexpr (HALF > 1) return fold<HALF / 2>(v);
+    return v[0];
   }
+
+  // The halving sum of a block. Overwrites `v`.
+  static float sum(F* v) { return V::first(sum_lanes<W / 2>(fold(v))); }
 
   template <int H>
   static F max_lanes(F v) {
@@ -56,116 +71,106 @@ struct Simd {
     return V::first(max_lanes<W / 2>(most));
   }
 
-  template <int BITS, int LEVEL = 0>
-  static I search(const Codebook& book, F value, I index) {
-    if constexpr (LEVEL == BITS) {
-      return index;
-    } else {
-      const F threshold = V::template lookup<(1 << LEVEL)>(book.thresholds[LEVEL], index);
-      return search<BITS, LEVEL + 1>(book, value, V::template set_if_greater<LEVEL>(index, value, threshold));
-    }
-  }
-
+  // The gain's two sums, <v, q> and <q, q>, after a pass under the block's RMS.
   template <int BITS>
-  static float gain(const Codebook& book, const F* v) {
-    F squares[N], products[N], norms[N];
-    for (int i = 0; i < N; ++i) squares[i] = V::mul(v[i], v[i]);
-    const float rms = std::sqrt(V::first(sum(squares)) * (1.0f / kBlock));
-    const F inverse = V::set(rms > 0 ? 1.0f / rms : 0.0f);
+  static void first_pass(const Codebook& book, const F* v, float inverse_rms, float* sums) {
+    F products[N], norms[N];
+#pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
-      const I index = search<BITS>(book, V::mul(v[i], inverse), V::zero());
-      const F level = V::template lookup<(1 << BITS)>(book.levels, index);
+      const I code = V::template search<BITS>(book, V::mul(v[i], V::set(inverse_rms)));
+      const F level = V::template lookup<(1 << BITS)>(book.levels, code);
       products[i] = V::mul(v[i], level);
       norms[i] = V::mul(level, level);
     }
-    return V::first(sum(products)) / V::first(sum(norms));
+    const F parts[4] = {fold(products), fold(norms), V::set(0), V::set(0)};
+    V::sum_each(parts, sums);
   }
 
+  // The squared error of a block under each of its scales.
   template <int BITS, int TRIALS>
-  static bool encode_levels(const Rotated& codec, const F* v, float gain, std::uint8_t* scale, std::uint8_t* codes) {
-    const Codebook& book = codec.books[BITS];
-    const Trials trials = try_scales(codec, gain);
-    F least = V::set(INFINITY);
-    I best[N], chosen = V::zero();
-    for (int i = 0; i < N; ++i) best[i] = V::zero();
+  static void trial_errors(const Codebook& book, const F* v, const float* steps, const float* inverses,
+                           float* errors) {
+    F parts[4] = {V::set(0), V::set(0), V::set(0), V::set(0)};
+#pragma GCC unroll 4
     for (int trial = 0; trial < TRIALS; ++trial) {
-      const F inverse = V::set(trials.inverse[trial]), step = V::set(trials.step[trial]);
-      I index[N];
-      F errors[N];
+      F squares[N];
+#pragma GCC unroll 8
       for (int i = 0; i < N; ++i) {
-        index[i] = search<BITS>(book, V::mul(v[i], inverse), V::zero());
-        const F wrong = V::sub(v[i], V::mul(V::template lookup<(1 << BITS)>(book.levels, index[i]), step));
-        errors[i] = V::mul(wrong, wrong);
+        const I code = V::template search<BITS>(book, V::mul(v[i], V::set(inverses[trial])));
+        const F level = V::template lookup<(1 << BITS)>(book.levels, code);
+        const F wrong = V::sub(v[i], V::mul(level, V::set(steps[trial])));
+        squares[i] = V::mul(wrong, wrong);
       }
-      const F error = sum(errors);
-      const auto better = V::less(error, least);
-      least = V::choose(better, error, least);
-      chosen = V::choose(better, V::set_int(trial), chosen);
-      for (int i = 0; i < N; ++i) best[i] = V::choose(better, index[i], best[i]);
+      parts[trial] = fold(squares);
     }
-    *scale = trials.code[V::first_int(chosen)];
-    for (int level = 0; level < BITS; ++level)
-      for (int i = 0; i < N; ++i) V::store_plane(best[i], level, codes + level * 8 + i * (W / 8));
-    return gain * codec.trials.back() <= kLargestScale;
+    V::sum_each(parts, errors);
   }
 
   template <int BITS>
-  static bool encode_gauss(const Rotated& codec, const F* v, std::uint8_t* scale, std::uint8_t* codes) {
-    return encode_levels<BITS, 3>(codec, v, gain<BITS>(codec.books[BITS], v), scale, codes);
+  static void write_codes(const Codebook& book, const F* v, float inverse, std::uint8_t* codes) {
+    I code[N];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) code[i] = V::template search<BITS>(book, V::mul(v[i], V::set(inverse)));
+    V::template store_planes<BITS>(code, codes);
+  }
+
+  // Calls `with` with the number of bits as a constant.
+  template <class With>
+  static void dispatch(int bits, With with) {
+    switch (bits) {
+      case 1:
+        return with(std::integral_constant<int, 1>());
+      case 2:
+        return with(std::integral_constant<int, 2>());
+      case 3:
+        return with(std::integral_constant<int, 3>());
+      case 4:
+        return with(std::integral_constant<int, 4>());
+      case 5:
+        return with(std::integral_constant<int, 5>());
+      case 6:
+        return with(std::integral_constant<int, 6>());
+      default:
+        return;
+    }
   }
 
   static bool encode_bytes(const F* v, std::uint8_t* scale, std::uint8_t* codes) {
     const float most = absmax(v) * 16.0f;
     const std::uint32_t code = byte_scale(most);
     const F inverse = V::set((code ? 1.0f / e4m3_step(code) : 0.0f) * 127.0f);
+#pragma GCC unroll 8
     for (int i = 0; i < N; ++i) V::store_bytes(V::mul(v[i], inverse), codes + i * W);
     *scale = static_cast<std::uint8_t>(code);
     return most <= kLargestScale;
   }
 
-  static bool encode(const Rotated& codec, int bits, const F* v, std::uint8_t* scale, std::uint8_t* codes) {
-    if (codec.quantizer == Quantizer::nf4) return encode_levels<4, 4>(codec, v, absmax(v), scale, codes);
-    switch (bits) {
-      case 1: return encode_gauss<1>(codec, v, scale, codes);
-      case 2: return encode_gauss<2>(codec, v, scale, codes);
-      case 3: return encode_gauss<3>(codec, v, scale, codes);
-      case 4: return encode_gauss<4>(codec, v, scale, codes);
-      case 5: return encode_gauss<5>(codec, v, scale, codes);
-      case 6: return encode_gauss<6>(codec, v, scale, codes);
-      default: return encode_bytes(v, scale, codes);
-    }
-  }
-
   template <int BITS>
   static void decode_levels(const Codebook& book, float step, const std::uint8_t* codes, F* v) {
-    const F factor = V::set(step);
-    for (int i = 0; i < N; ++i) {
-      I index = V::zero();
-      for (int level = 0; level < BITS; ++level) index = V::load_plane(index, level, codes + level * 8 + i * (W / 8));
-      v[i] = V::mul(V::template lookup<(1 << BITS)>(book.levels, index), factor);
-    }
+    I code[N];
+    V::template load_planes<BITS>(codes, code);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i)
+      v[i] = V::mul(V::template lookup<(1 << BITS)>(book.levels, code[i]), V::set(step));
   }
 
   static void decode(const Rotated& codec, int bits, float step, const std::uint8_t* codes, F* v) {
-    switch (bits) {
-      case 1: return decode_levels<1>(codec.books[1], step, codes, v);
-      case 2: return decode_levels<2>(codec.books[2], step, codes, v);
-      case 3: return decode_levels<3>(codec.books[3], step, codes, v);
-      case 4: return decode_levels<4>(codec.books[4], step, codes, v);
-      case 5: return decode_levels<5>(codec.books[5], step, codes, v);
-      case 6: return decode_levels<6>(codec.books[6], step, codes, v);
-      default: break;
-    }
+    if (bits < 8)
+      return dispatch(bits,
+                      [&](auto count) { decode_levels<count()>(codec.books[count()], step, codes, v); });
     const F factor = V::set(step * (1.0f / 127.0f));
+#pragma GCC unroll 8
     for (int i = 0; i < N; ++i) v[i] = V::mul(V::load_bytes(codes + i * W), factor);
   }
 
   static float load_row(const void* values, bool half, std::size_t width, float* row) {
     F sums[N];
+#pragma GCC unroll 8
     for (int i = 0; i < N; ++i) sums[i] = V::set(0);
     for (std::size_t start = 0; start < width; start += kBlock) {
       const bool whole = start + kBlock <= width;
       if (!whole) load_tail(values, half, start, width, row);
+#pragma GCC unroll 8
       for (int i = 0; i < N; ++i) {
         const std::size_t at = start + static_cast<std::size_t>(i * W);
         F value;
@@ -178,13 +183,14 @@ struct Simd {
         sums[i] = V::add(sums[i], V::mul(value, value));
       }
     }
-    return V::first(sum(sums));
+    return sum(sums);
   }
 
   static void load_tail(const void* values, bool half, std::size_t start, std::size_t width, float* row) {
     for (std::size_t i = start; i < start + kBlock; ++i) row[i] = 0;
     for (std::size_t i = start; i < width; ++i)
-      row[i] = half ? half_to_float(static_cast<const half_bits*>(values)[i]) : static_cast<const float*>(values)[i];
+      row[i] = half ? half_to_float(static_cast<const half_bits*>(values)[i])
+                    : static_cast<const float*>(values)[i];
   }
 
   static void store_row(const float* row, std::size_t width, void* values, bool half) {
@@ -203,37 +209,158 @@ struct Simd {
     }
   }
 
-  static bool encode_row(const Rotated& codec, const float* row, float inverse_rms, float* scratch,
+  // Sorts, centres, scales and turns one block of a row.
+  static void rotate(const Rotated& codec, const Block& block, const float* row, F inverse_rms, F* v) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      const std::size_t at = block.start + static_cast<std::size_t>(i * W);
+      const F value = codec.order.empty() ? V::load(row + at) : V::gather(row, codec.order.data() + at);
+      v[i] =
+          V::mul(V::sub(V::mul(value, inverse_rms), V::load(&codec.mean[at])), V::load(&codec.forward[at]));
+    }
+    if (block.size == kBlock) hadamard(v);
+  }
+
+  static void read(const float* values, F* v) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) v[i] = V::load(values + i * W);
+  }
+
+  // One stage for all blocks before the next, so that blocks overlap in the pipeline instead of waiting on
+  // sums.
+  static bool encode_row(const Rotated& codec, const float* row, float inverse_rms, float* room,
                          std::uint8_t* scales, std::uint8_t* codes) {
-    const F inverse = V::set(inverse_rms);
-    bool fits = true;
-    for (const Block& block : codec.blocks) {
-      if (!block.bits) continue;
+    const std::size_t count = codec.blocks.size();
+    float *values = room, *gains = room + codec.mean.size(), *work = gains + count;
+    for (std::size_t b = 0; b < count; ++b) {
+      const Block& block = codec.blocks[b];
       F v[N];
-      for (int i = 0; i < N; ++i) {
-        const std::size_t at = block.start + static_cast<std::size_t>(i * W);
-        const F value = codec.order.empty() ? V::load(row + at) : V::gather(row, codec.order.data() + at);
-        v[i] = V::mul(V::sub(V::mul(value, inverse), V::load(&codec.mean[at])), V::load(&codec.forward[at]));
-      }
+      gains[b] = 0;
+      if (!block.bits) continue;
+      rotate(codec, block, row, V::set(inverse_rms), v);
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) V::store(values + block.start + i * W, v[i]);
+      if (block.size == kBlock) gains[b] = codec.quantizer == Quantizer::gauss ? mean_square(v) : absmax(v);
+    }
+    if (codec.quantizer == Quantizer::bytes) return encode_bytes_row(codec, values, scales, codes);
+    if (codec.quantizer == Quantizer::gauss) find_gains(codec, values, gains, work);
+    return encode_levels_row(codec, values, gains, work, scales, codes);
+  }
+
+  static float mean_square(const F* v) {
+    F squares[N];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) squares[i] = V::mul(v[i], v[i]);
+    return sum(squares) * (1.0f / kBlock);
+  }
+
+  // Mean squares become least-squares gains.
+  static void find_gains(const Rotated& codec, const float* values, float* gains, float* work) {
+    const std::size_t count = codec.blocks.size();
+    float *inverses = work, *sums = work + count;
+    for (std::size_t b = 0; b < count; b += W) V::store(inverses + b, V::sqrt(V::load(gains + b)));
+    for (std::size_t b = 0; b < count; ++b) {
+      sums[4 * b] = 0;
+      sums[4 * b + 1] = 1;
+      const float rms = inverses[b], inverse = 1.0f / rms;
+      inverses[b] = bits_to_float(pick(float_to_bits(rms) != 0, float_to_bits(inverse), 0));
+    }
+    for (std::size_t b = 0; b < count && codec.blocks[b].size == kBlock; ++b) {
+      F v[N];
+      read(values + codec.blocks[b].start, v);
+      dispatch(codec.blocks[b].bits,
+               [&](auto bits) { first_pass<bits()>(codec.books[bits()], v, inverses[b], sums + 4 * b); });
+    }
+    for (std::size_t b = 0; b < count; ++b) gains[b] = sums[4 * b] / sums[4 * b + 1];
+  }
+
+  static bool encode_levels_row(const Rotated& codec, const float* values, const float* gains, float* work,
+                                std::uint8_t* scales, std::uint8_t* codes) {
+    const std::size_t count = codec.blocks.size();
+    float *scale_codes = work, *steps = work + 4 * count, *inverses = work + 8 * count,
+          *errors = work + 12 * count;
+    try_scales(codec, count, gains, scale_codes, steps, inverses);
+    for (std::size_t b = 0; b < count && codec.blocks[b].size == kBlock; ++b) {
+      F v[N];
+      read(values + codec.blocks[b].start, v);
+      const float *step = steps + 4 * b, *inverse = inverses + 4 * b;
+      if (codec.quantizer == Quantizer::nf4)
+        trial_errors<4, 4>(codec.books[4], v, step, inverse, errors + 4 * b);
+      else
+        dispatch(codec.blocks[b].bits, [&](auto bits) {
+          trial_errors<bits(), 3>(codec.books[bits()], v, step, inverse, errors + 4 * b);
+        });
+    }
+    bool fits = true;
+    for (std::size_t b = 0; b < count; ++b) {
+      const Block& block = codec.blocks[b];
+      if (!block.bits) continue;
       if (block.size == kBlock) {
-        hadamard(v);
-        fits &= encode(codec, block.bits, v, scales++, codes);
+        const std::size_t best = 4 * b + least(errors + 4 * b, codec.trials.size());
+        F v[N];
+        read(values + block.start, v);
+        dispatch(block.bits,
+                 [&](auto bits) { write_codes<bits()>(codec.books[bits()], v, inverses[best], codes); });
+        *scales++ = static_cast<std::uint8_t>(static_cast<std::int32_t>(scale_codes[best]));
+        fits &= gains[b] * codec.trials.back() <= kLargestScale;
       } else {
-        for (int i = 0; i < N; ++i) V::store(scratch + i * W, v[i]);
-        hyperlane::hadamard(scratch, block.size);
-        fits &= encode_block(codec, block, scratch, scales++, codes);
+        fits &= encode_tail(codec, block, values, scales++, codes);
       }
       codes += block.code_bytes;
     }
     return fits;
   }
 
-  static void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes, float rms,
-                         float* scratch, float* row) {
-    float* values = codec.order.empty() ? row : scratch;
+  static std::size_t least(const float* errors, std::size_t count) {
+    std::size_t best = 0;
+    for (std::size_t i = 1; i < count; ++i) best = errors[i] < errors[best] ? i : best;
+    return best;
+  }
+
+  // Four for each block: scale codes (as floats), what they stand for, and its inverse.
+  static void try_scales(const Rotated& codec, std::size_t count, const float* gains, float* codes,
+                         float* steps, float* inverses) {
+    float factors[4] = {};
+    std::copy(codec.trials.begin(), codec.trials.end(), factors);
+    for (std::size_t b = 0; b < count; ++b)
+      for (std::size_t trial = 0; trial < 4; ++trial) codes[4 * b + trial] = gains[b] * factors[trial];
+    for (std::size_t i = 0; i < 4 * count; ++i) {
+      const std::uint32_t code = e4m3_nearest(codes[i]);
+      const float step = e4m3_step(code), inverse = 1.0f / step;
+      codes[i] = static_cast<float>(static_cast<std::int32_t>(code));
+      steps[i] = step;
+      inverses[i] = bits_to_float(pick(code != 0, float_to_bits(inverse), 0));
+    }
+  }
+
+  static bool encode_bytes_row(const Rotated& codec, const float* values, std::uint8_t* scales,
+                               std::uint8_t* codes) {
+    bool fits = true;
+    for (const Block& block : codec.blocks) {
+      F v[N];
+      read(values + block.start, v);
+      fits &= block.size == kBlock ? encode_bytes(v, scales++, codes)
+                                   : encode_tail(codec, block, values, scales++, codes);
+      codes += block.code_bytes;
+    }
+    return fits;
+  }
+
+  static bool encode_tail(const Rotated& codec, const Block& block, const float* values, std::uint8_t* scale,
+                          std::uint8_t* codes) {
+    float tail[kBlock];
+    std::copy(values + block.start, values + block.start + block.size, tail);
+    hyperlane::hadamard(tail, block.size);
+    return encode_block(codec, block, tail, scale, codes);
+  }
+
+  static void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes,
+                         float rms, float* room, float* row) {
+    float* values = codec.order.empty() ? row : room;
     const F factor = V::set(rms);
     for (const Block& block : codec.blocks) {
       F v[N];
+#pragma GCC unroll 8
       for (int i = 0; i < N; ++i) v[i] = V::set(0);
       if (block.size == kBlock) {
         if (block.bits) decode(codec, block.bits, e4m3_step(*scales++), codes, v);
@@ -242,9 +369,11 @@ struct Simd {
         alignas(64) float tail[kBlock] = {};
         if (block.bits) decode_block(codec, block, *scales++, codes, tail);
         hyperlane::hadamard(tail, block.size);
+#pragma GCC unroll 8
         for (int i = 0; i < N; ++i) v[i] = V::load(tail + i * W);
       }
       codes += block.code_bytes;
+#pragma GCC unroll 8
       for (int i = 0; i < N; ++i) {
         const std::size_t at = block.start + static_cast<std::size_t>(i * W);
         const F value = V::add(V::mul(v[i], V::load(&codec.backward[at])), V::load(&codec.mean[at]));
@@ -252,7 +381,8 @@ struct Simd {
       }
     }
     if (codec.order.empty()) return;
-    for (std::size_t at = 0; at < codec.width; at += W) V::store(row + at, V::gather(values, codec.place.data() + at));
+    for (std::size_t at = 0; at < codec.width; at += W)
+      V::store(row + at, V::gather(values, codec.place.data() + at));
   }
 
   static RotatedKernels kernels() { return {load_row, store_row, encode_row, decode_row}; }
