@@ -15,9 +15,7 @@ T = TypeVar("T")
 class Call(Generic[T]):
     """Wraps a gRPC future; `read` turns the reply into plain data, `explain` a gRPC error into ours."""
 
-    def __init__(
-        self, future: Any, read: Callable[[Any], T], explain: Callable[[Exception], HyperlaneError]
-    ) -> None:
+    def __init__(self, future: Any, read: Callable[[Any], T], explain: Callable[[Exception], HyperlaneError]) -> None:
         self._future = future
         self._read = read
         self._explain = explain

@@ -11,6 +11,10 @@ MAX_MESSAGE_BYTES = 64 << 20  # a step with whole logits rows; files come in chu
 CHUNK_BYTES = 1 << 20
 KEEPALIVE_MS = 10_000  # a peer that vanished during a call is noticed after one and a half of these
 
+# What deadlines allow for where the work depends on sizes.
+SLOW_LINK_BYTES_PER_S = 500e3
+SLOW_DISK_BYTES_PER_S = 50e6
+
 MESSAGE_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -66,9 +70,7 @@ def explain(error: Exception, who: str, method: str, timeout_s: float) -> Hyperl
         case grpc.StatusCode.UNAVAILABLE:
             return WorkerError(f"{who} cannot be reached: {details.rpartition('last error: ')[2]}")
         case grpc.StatusCode.UNIMPLEMENTED:
-            return ClusterError(
-                f"{who} knows no {method}: another version of Hyperlane, or none, answers there"
-            )
+            return ClusterError(f"{who} knows no {method}: another version of Hyperlane, or none, answers there")
         case grpc.StatusCode.DATA_LOSS:
             return StoreError(f"{who}: {details}")
         case grpc.StatusCode.ABORTED:

@@ -13,7 +13,7 @@ from hyperlane.artifacts import Blob
 from hyperlane.control import messages, steps, transfer
 from hyperlane.control import worker_pb2 as pb
 from hyperlane.control.call import Call
-from hyperlane.control.channel import explain, open_channel
+from hyperlane.control.channel import SLOW_DISK_BYTES_PER_S, explain, open_channel
 from hyperlane.control.types import Loaded, ShardSpec, Step, Wiring, WorkerStats
 from hyperlane.control.worker_pb2_grpc import WorkerStub
 from hyperlane.errors import HyperlaneError
@@ -21,7 +21,6 @@ from hyperlane.errors import HyperlaneError
 T = TypeVar("T")
 
 CALL_TIMEOUT_S = 10.0
-SLOW_DISK_BYTES_PER_S = 50e6  # what HasLayers hashes
 
 
 class ControlClient:
@@ -78,7 +77,7 @@ class ControlClient:
         path_of: Callable[[str], Path],
         *,
         progress: transfer.Progress = lambda sent_bytes, total_bytes: None,
-        load_timeout_s: float = 120.0,
+        load_timeout_s: float = 60.0,
     ) -> Loaded:
         """Send what the worker lacks, from where an interrupted transfer stopped, and load the shard.
 

@@ -50,9 +50,7 @@ def header_from_message(message: Any) -> ShardSpec:
 
 
 def wiring_to_message(wiring: Wiring) -> Any:
-    return pb.SetNextWorkerRequest(
-        **_scalars(wiring, "control_address"), control_address=wiring.control_address or ""
-    )
+    return pb.SetNextWorkerRequest(**_scalars(wiring, "control_address"), control_address=wiring.control_address or "")
 
 
 def wiring_from_message(message: Any) -> Wiring:

@@ -37,10 +37,8 @@ class ControlServer:
     Raises ConfigError if the port is in use.
     """
 
-    def __init__(self, host: str, port: int, *, threads: int = 8) -> None:
-        self._server = grpc.server(
-            ThreadPoolExecutor(threads, thread_name_prefix="control"), options=SERVER_OPTIONS
-        )
+    def __init__(self, host: str, port: int, *, threads: int = 16) -> None:
+        self._server = grpc.server(ThreadPoolExecutor(threads, thread_name_prefix="control"), options=SERVER_OPTIONS)
         try:
             socket.create_server((host, port)).close()  # gRPC would log its own account of a failure
             self.port: int = self._server.add_insecure_port(f"{host}:{port}")
@@ -53,9 +51,7 @@ class ControlServer:
         checks = health.HealthServicer()
         add_WorkerServicer_to_server(_Service(worker), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(checks, self._server)
-        reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         for service in ("", SERVICE):
             checks.set(service, health_pb2.HealthCheckResponse.SERVING)
         self._server.start()

@@ -13,8 +13,7 @@ from hyperlane.transport.frame import Run
 def step_to_message(step: Step) -> Any:
     message = pb.Step(epoch=step.epoch, lane=step.lane, step=step.step, flags=step.flags)
     message.runs.extend(
-        pb.Run(slot=run.slot, outputs=run.outputs, position=run.position, count=run.count)
-        for run in step.runs
+        pb.Run(slot=run.slot, outputs=run.outputs, position=run.position, count=run.count) for run in step.runs
     )
     if step.error is not None:
         message.error = step.error

@@ -12,7 +12,7 @@ import trio
 from hyperlane.artifacts import Blob
 from hyperlane.control import messages
 from hyperlane.control import worker_pb2 as pb
-from hyperlane.control.channel import CHUNK_BYTES, is_transient
+from hyperlane.control.channel import CHUNK_BYTES, SLOW_DISK_BYTES_PER_S, SLOW_LINK_BYTES_PER_S, is_transient
 from hyperlane.control.types import Loaded, ShardSpec
 from hyperlane.errors import HyperlaneError, StoreError
 
@@ -24,7 +24,6 @@ Progress = Callable[[int, int], None]
 
 ATTEMPTS = 4
 BACKOFF_S = 0.2  # doubled after each attempt
-SLOW_LINK_BYTES_PER_S = 500e3
 
 
 async def load_shard(
@@ -71,8 +70,9 @@ async def _attempt(
     lacking = [_Lack(blob, at) for blob, at in zip(files, held, strict=True) if at < blob.bytes]
     await trio.to_thread.run_sync(_check_sources, lacking, path_of)
     total_bytes = sum(lack.blob.bytes - lack.offset for lack in lacking)
-    requests = _requests(spec, lacking, path_of, progress, sent)
-    reply = await client.send_files(requests, load_timeout_s + total_bytes / SLOW_LINK_BYTES_PER_S)
+    timeout_s = load_timeout_s + total_bytes / SLOW_LINK_BYTES_PER_S
+    timeout_s += sum(blob.bytes for blob in files) / SLOW_DISK_BYTES_PER_S
+    reply = await client.send_files(_requests(spec, lacking, path_of, progress, sent), timeout_s)
     return Loaded(loaded=reply.loaded, sent_files=len(sent.files), sent_bytes=sent.bytes, load_s=reply.load_s)
 
 

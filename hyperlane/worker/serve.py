@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 
 
 async def serve(options: Options) -> None:
-    """Until SIGTERM, SIGINT or, with --parent-stdin, the end of standard input.
+    """Until SIGTERM, SIGINT, SIGHUP or, with --parent-stdin, the end of standard input.
 
     Raises ConfigError for a port in use, ClusterError if the worker cannot announce itself.
     """
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, signals, nursery.cancel_scope)
             if options.parent_stdin:

@@ -50,7 +50,7 @@ def test_is_ready_in_under_four_seconds_and_imports_nothing_heavy(start: Start, 
     assert ready_s < 4.0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_ends_it_quietly(start: Start, number: signal.Signals) -> None:
     process = start().wait_ready()
     process.popen.send_signal(number)
