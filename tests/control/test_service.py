@@ -1,5 +1,7 @@
 """Client and service over real gRPC on loopback."""
 
+import errno
+import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from hyperlane import PROTOCOL_VERSION
+from hyperlane.control import transfer
 from hyperlane.control.client import ControlClient
 from hyperlane.control.service import ControlServer
 from hyperlane.control.types import State, Step
@@ -88,6 +91,19 @@ async def test_altered_file_of_the_worker_is_sent_again(serve: Serve, tmp_path: 
     assert there.is_intact(spec.weights[0])
 
 
+async def test_full_disk_of_the_worker_is_told(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, client = LayerStore(tmp_path / "here"), serve("w")
+    spec = shard_spec(here)
+    monkeypatch.setattr(transfer, "BACKOFF_S", 0.0)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdopen", full)
+    with pytest.raises(StoreError, match=f"worker w at {client.address}: the disk of .* is full; free some space"):
+        await client.load_shard(spec, here.path)
+
+
 async def test_file_missing_here_is_told(serve: Serve, tmp_path: Path) -> None:
     here = LayerStore(tmp_path / "here")
     spec = shard_spec(here)
@@ -113,9 +129,7 @@ async def test_chain_over_grpc_alone(serve: Serve, tmp_path: Path) -> None:
     ]
 
 
-async def test_errors_name_the_worker_and_its_address(
-    serve: Serve, workshop: Workshop, tmp_path: Path
-) -> None:
+async def test_errors_name_the_worker_and_its_address(serve: Serve, workshop: Workshop, tmp_path: Path) -> None:
     client = serve("w")
     with pytest.raises(WorkerError, match=f"worker w at {client.address}: worker w holds no shard"):
         await client.wire(wiring())
@@ -185,9 +199,7 @@ def test_health_and_reflection_answer(serve: Serve) -> None:
         check = health_pb2.HealthCheckRequest(service="hyperlane.control.Worker")
         assert health.Check(check, timeout=5).status == health_pb2.HealthCheckResponse.SERVING
         ask = reflection_pb2.ServerReflectionRequest(list_services="")
-        replies = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
-            iter([ask]), timeout=5
-        )
+        replies = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([ask]), timeout=5)
         names = {service.name for service in next(replies).list_services_response.service}
     assert "hyperlane.control.Worker" in names
     assert "grpc.health.v1.Health" in names

@@ -43,9 +43,7 @@ def type_name(field: FieldDescriptor) -> str:
 
 def test_messages_are_those_of_the_proto_file() -> None:
     written = {name: fields_written(body) for name, body in blocks("message").items()}
-    generated = {
-        name: fields_generated(message) for name, message in pb.DESCRIPTOR.message_types_by_name.items()
-    }
+    generated = {name: fields_generated(message) for name, message in pb.DESCRIPTOR.message_types_by_name.items()}
     assert generated == written
     assert sum(map(len, written.values())) > 50
 

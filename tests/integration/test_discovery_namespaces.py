@@ -1,6 +1,7 @@
 """Discovery between hosts: network namespaces on a bridge, workers and coordinator in different ones."""
 
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -64,6 +65,15 @@ def find(namespace: str, **lab: Any) -> Cluster:
     looked = look(namespace, **lab)
     assert looked.returncode == 0, looked.stderr
     return from_json(Cluster, looked.stdout)
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("1", "Failed"), ("", "Skipped")])
+def test_without_root_it_is_skipped_but_never_in_ci(monkeypatch: pytest.MonkeyPatch, ci: str, outcome: str) -> None:
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(BaseException, match="root is needed") as caught:  # pytest's outcomes are no Exceptions
+        open_lan()
+    assert type(caught.value).__name__ == outcome
 
 
 def test_workers_of_other_hosts_are_found_and_names_stay_unique(lan: Lan, cluster: str, start: Start) -> None:
