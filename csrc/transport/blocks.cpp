@@ -38,11 +38,10 @@ std::unique_ptr<FrameBlock> FramePool::take(std::size_t bytes, std::size_t paylo
 
 std::uint8_t* FramePool::reuse(std::size_t capacity) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (Free& free : free_) {
-    if (free.capacity != capacity) continue;
-    std::uint8_t* memory = free.memory;
-    free = free_.back();
-    free_.pop_back();
+  for (auto free = free_.rbegin(); free != free_.rend(); ++free) {  // the latest is in the cache
+    if (free->capacity != capacity) continue;
+    std::uint8_t* memory = free->memory;
+    free_.erase(std::next(free).base());
     return memory;
   }
   return nullptr;

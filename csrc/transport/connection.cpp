@@ -29,10 +29,8 @@ Connection::Connection(int fd, std::string peer, Limits limits)
 Connection::~Connection() { close(fd_); }
 
 void Connection::read() {
-  if (block_)
-    read_block();
-  else
-    read_staging();
+  if (!block_) return read_staging();
+  while (filled_ < block_->bytes() && read_block()) sum();
 }
 
 std::unique_ptr<FrameBlock> Connection::next_frame() {
@@ -50,10 +48,12 @@ void Connection::read_staging() {
   if (accept_bytes(got)) staged_stop_ += static_cast<std::size_t>(got);
 }
 
-void Connection::read_block() {
+bool Connection::read_block() {
   const std::size_t wanted = std::min(kChunkBytes, block_->bytes() - filled_);
   const long got = recv(fd_, block_->data() + filled_, wanted, MSG_DONTWAIT);
-  if (accept_bytes(got)) filled_ += static_cast<std::size_t>(got);
+  if (!accept_bytes(got)) return false;
+  filled_ += static_cast<std::size_t>(got);
+  return true;
 }
 
 bool Connection::accept_bytes(long got) {
@@ -81,8 +81,13 @@ void Connection::move_staged() {
   std::memcpy(block_->data() + filled_, staging_.data() + staged_start_, bytes);
   staged_start_ += bytes;
   filled_ += bytes;
+  sum();
+}
+
+// Called while the bytes are in the cache.
+void Connection::sum() {
   const std::size_t sum_stop = std::min(filled_, block_->bytes() - kCrcBytes);
-  crc_ = crc32c(block_->data() + summed_, sum_stop - summed_, crc_);  // while it is in the cache
+  crc_ = crc32c(block_->data() + summed_, sum_stop - summed_, crc_);
   summed_ = sum_stop;
 }
 

@@ -28,7 +28,8 @@ class Connection {
   const std::string& fault() const { return fault_; }  // why it cannot go on, or ""
   bool at_end() const { return at_end_; }              // the peer closed it between two frames
 
-  void read();  // what is there, without waiting: at most one chunk
+  // What is there, without waiting: some small frames, or up to the end of a large one.
+  void read();
 
   // A whole frame of what was read, or null.
   std::unique_ptr<FrameBlock> next_frame();
@@ -36,10 +37,11 @@ class Connection {
  private:
   std::size_t staged() const { return staged_stop_ - staged_start_; }
   void read_staging();
-  void read_block();
+  bool read_block();
   bool accept_bytes(long got);
   bool start_frame();
   void move_staged();
+  void sum();
   std::unique_ptr<FrameBlock> finish_frame();
 
   const int fd_;

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::size_t kMaxConnections = 64;
 constexpr std::size_t kKeptReasons = 64;
+constexpr long kIdleNs = 1000000;  // a caller that stays away for so long is busy, and the thread reads
 
 std::string address_text(const sockaddr_storage& address) {
   char host[INET6_ADDRSTRLEN] = "?";
@@ -23,6 +24,17 @@ std::string address_text(const sockaddr_storage& address) {
   const auto& four = reinterpret_cast<const sockaddr_in&>(address);
   inet_ntop(AF_INET, &four.sin_addr, host, sizeof host);
   return std::string(host) + ":" + std::to_string(ntohs(four.sin_port));
+}
+
+void poll_until(std::vector<pollfd>& entries, Clock::time_point deadline) {
+  if (deadline == Clock::time_point::max()) {
+    poll(entries.data(), entries.size(), -1);
+    return;
+  }
+  const auto left = std::max(deadline - Clock::now(), Clock::duration::zero());
+  const auto left_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(left).count();
+  const timespec wait{static_cast<time_t>(left_ns / 1000000000), static_cast<long>(left_ns % 1000000000)};
+  ppoll(entries.data(), entries.size(), &wait, nullptr);
 }
 
 void note(std::deque<std::string>& reasons, std::string reason) {
@@ -42,11 +54,41 @@ Receiver::Receiver(int fd, std::string greeting, std::size_t queue_depth, std::s
 
 Receiver::~Receiver() { close(); }
 
+// A caller's stay in `recv`, with the lock held at both ends.
+class Receiver::Visit {
+ public:
+  explicit Visit(Receiver& receiver) : receiver_(receiver) { ++receiver_.callers_; }
+  ~Visit() {
+    --receiver_.callers_;
+    receiver_.left_at_ = Clock::now();
+    if (!std::exchange(receiver_.idle_is_set_, true)) receiver_.idle_.set(kIdleNs);
+    if (receiver_.closing_) receiver_.changed_.notify_all();
+  }
+  Visit(const Visit&) = delete;
+  Visit& operator=(const Visit&) = delete;
+
+ private:
+  Receiver& receiver_;
+};
+
 std::unique_ptr<FrameBlock> Receiver::recv(double timeout_s) {
+  const auto deadline = deadline_after(timeout_s);
   std::unique_lock<std::mutex> lock(mutex_);
-  const auto ready = [this] { return !queue_.empty() || closing_; };
-  if (!arrived_.wait_until(lock, deadline_after(timeout_s), ready)) throw TimedOut("no frame came");
-  if (closing_) throw LinkBroken("the receiver is closed");
+  const Visit visit(*this);
+  while (true) {
+    if (closing_) throw LinkBroken("the receiver is closed");
+    if (!queue_.empty()) return take_first();
+    if (Clock::now() >= deadline) throw TimedOut("no frame came");
+    if (reader_ == Reader::none) {
+      read_as(Reader::caller, deadline, lock);
+    } else {
+      if (reader_ == Reader::thread) wake_.signal();  // it makes way
+      changed_.wait_until(lock, deadline);
+    }
+  }
+}
+
+std::unique_ptr<FrameBlock> Receiver::take_first() {
   auto block = std::move(queue_.front());
   queue_.pop_front();
   if (queue_.size() + 1 == queue_depth_) wake_.signal();  // there is room again
@@ -59,30 +101,54 @@ void Receiver::close() {
     if (closing_) return;
     closing_ = true;
   }
-  arrived_.notify_all();
+  changed_.notify_all();
   wake_.signal();
   thread_.join();
+  std::unique_lock<std::mutex> lock(mutex_);
+  changed_.wait(lock, [this] { return callers_ == 0; });
   connections_.clear();
   ::close(fd_);
 }
 
 void Receiver::run() {
-  while (true) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (closing_) return;
-    }
-    wait_for_input();
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (!closing_) {
+    if (callers_ == 0 && Clock::now() - left_at_ >= std::chrono::nanoseconds(kIdleNs))
+      read_as(Reader::thread, Clock::time_point::max(), lock);
+    else
+      wait_for_turn(lock);
   }
 }
 
+// Setting a timer costs more than receiving a small frame: it is set once for all the callers of its time,
+// and again where one of them left since. While one is in `recv` it stays unset.
+void Receiver::wait_for_turn(std::unique_lock<std::mutex>& lock) {
+  pollfd entries[] = {wake_.entry(), idle_.entry()};
+  lock.unlock();
+  poll(entries, 2, -1);
+  lock.lock();
+  if (!closing_) wake_.clear();
+  if (!idle_.clear()) return;
+  idle_is_set_ = callers_ == 0 && Clock::now() - left_at_ < std::chrono::nanoseconds(kIdleNs);
+  if (idle_is_set_) idle_.set(kIdleNs);
+}
+
+void Receiver::read_as(Reader reader, Clock::time_point deadline, std::unique_lock<std::mutex>& lock) {
+  reader_ = reader;
+  lock.unlock();
+  read_sockets(deadline);
+  lock.lock();
+  if (!closing_) wake_.clear();
+  reader_ = Reader::none;
+  changed_.notify_all();
+}
+
 // A full queue leaves its senders' bytes in the kernel: TCP then slows them down.
-void Receiver::wait_for_input() {
+void Receiver::read_sockets(Clock::time_point deadline) {
   const bool room = has_room();
   std::vector<pollfd> entries{wake_.entry(), {fd_, POLLIN, 0}};
   for (const auto& connection : connections_) entries.push_back({room ? connection->fd() : -1, POLLIN, 0});
-  poll(entries.data(), entries.size(), -1);
-  if (entries[0].revents) wake_.clear();
+  poll_until(entries, deadline);
   const std::size_t known = connections_.size();
   if (entries[1].revents) accept_one();
   for (std::size_t i = 0; i < known; ++i) serve(*connections_[i], entries[i + 2].revents != 0);
@@ -142,13 +208,11 @@ bool Receiver::has_room() const {
 }
 
 void Receiver::deliver(std::unique_ptr<FrameBlock> block) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    ++frames_;
-    wire_bytes_ += block->bytes();
-    queue_.push_back(std::move(block));
-  }
-  arrived_.notify_one();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ++frames_;
+  wire_bytes_ += block->bytes();
+  queue_.push_back(std::move(block));
+  changed_.notify_all();
 }
 
 std::vector<std::string> Receiver::rejected() const {

@@ -1,5 +1,6 @@
-// The receiving end of data links: one thread accepts, reads and checks; whole frames wait in a bounded
-// queue.
+// The receiving end of data links. Whole, checked frames wait in a bounded queue. The sockets are read by
+// whoever is free: a caller that waits in `recv`, so that a frame comes without waking a second thread, or
+// else a thread of our own.
 #pragma once
 #include <condition_variable>
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "transport/blocks.hpp"
@@ -35,8 +37,14 @@ class Receiver {
   std::uint64_t wire_bytes() const;
 
  private:
+  enum class Reader { none, caller, thread };
+  class Visit;
+
   void run();
-  void wait_for_input();
+  void wait_for_turn(std::unique_lock<std::mutex>& lock);
+  void read_as(Reader reader, Clock::time_point deadline, std::unique_lock<std::mutex>& lock);
+  void read_sockets(Clock::time_point deadline);
+  std::unique_ptr<FrameBlock> take_first();
   void accept_one();
   void serve(Connection& connection, bool readable);
   void deliver_read(Connection& connection);
@@ -48,15 +56,20 @@ class Receiver {
   const std::string greeting_;
   const std::size_t queue_depth_;
   const Connection::Limits limits_;
+  std::vector<std::unique_ptr<Connection>> connections_;  // of the reader
   Wake wake_;
-  std::vector<std::unique_ptr<Connection>> connections_;  // of the thread
+  Timer idle_;  // due when callers may have stayed away
+  bool idle_is_set_ = false;
 
   mutable std::mutex mutex_;
-  std::condition_variable arrived_;
+  std::condition_variable changed_;
   std::deque<std::unique_ptr<FrameBlock>> queue_;
   std::deque<std::string> rejected_, departed_;
   std::size_t peers_ = 0;
   std::uint64_t frames_ = 0, wire_bytes_ = 0;
+  Reader reader_ = Reader::none;
+  std::size_t callers_ = 0;
+  Clock::time_point left_at_{};  // when the last caller did
   bool closing_ = false;
   std::thread thread_;
 };

@@ -1,7 +1,8 @@
-// An eventfd: wakes a thread that waits in poll.
+// What wakes a thread that waits in poll: a call from another thread, or a time that has come.
 #pragma once
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -26,6 +27,30 @@ class Wake {
   void clear() {
     std::uint64_t count;
     [[maybe_unused]] const auto got = read(fd_, &count, sizeof count);
+  }
+  pollfd entry() const { return {fd_, POLLIN, 0}; }
+
+ private:
+  int fd_;
+};
+
+// Setting it costs a system call and wakes nobody until it is due.
+class Timer {
+ public:
+  Timer() : fd_(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)) {
+    if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "timerfd");
+  }
+  ~Timer() { close(fd_); }
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+
+  void set(long delay_ns) {
+    const itimerspec when{{0, 0}, {0, delay_ns}};
+    timerfd_settime(fd_, 0, &when, nullptr);
+  }
+  bool clear() {  // whether it was due
+    std::uint64_t count;
+    return read(fd_, &count, sizeof count) > 0;
   }
   pollfd entry() const { return {fd_, POLLIN, 0}; }
 

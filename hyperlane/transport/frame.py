@@ -71,6 +71,9 @@ class Frame:
         return bytes(self.payload).decode("utf-8", "replace")
 
 
+_KINDS = tuple(Kind)
+
+
 class Header(NamedTuple):
     """The fixed part of a frame, checked by `unpack_header`."""
 
@@ -120,9 +123,7 @@ def pack_prefix(frame: Frame) -> bytes:
             [_RUN.pack(run.slot, run.outputs, run.position, run.count) for run in frame.runs]
         )
     except struct.error as error:
-        raise TransportError(
-            f"a field of step {frame.step} does not fit its place in a frame: {error}"
-        ) from error
+        raise TransportError(f"a field of step {frame.step} does not fit its place in a frame: {error}") from error
     _check_header(header)
     _check_runs(header, frame.runs)
     return prefix
@@ -136,7 +137,9 @@ def unpack(data: bytes | memoryview) -> Frame:
     stated, computed = _CRC.unpack_from(data, len(data) - CRC_BYTES)[0], crc32c(data[:-CRC_BYTES])
     if stated != computed:
         raise TransportError(f"checksum {stated:08x} of a frame, but its bytes give {computed:08x}")
-    return unpack_checked(data)
+    frame = unpack_checked(data)
+    _check_runs(header, frame.runs)
+    return frame
 
 
 def unpack_header(data: bytes | memoryview, *, max_frame_bytes: int) -> Header:
@@ -151,13 +154,12 @@ def unpack_header(data: bytes | memoryview, *, max_frame_bytes: int) -> Header:
 
 
 def unpack_checked(data: bytes | memoryview) -> Frame:
-    """As `unpack`, for a frame whose header and checksum were checked before."""
+    """As `unpack`, for a frame that was checked before, as the native receiver does."""
     header = Header._make(_HEADER.unpack_from(data))
     table_stop = HEADER_BYTES + header.runs * RUN_BYTES
     runs = tuple(Run(*run) for run in _RUN.iter_unpack(data[HEADER_BYTES:table_stop]))
-    _check_runs(header, runs)
     return Frame(
-        kind=Kind(header.kind),
+        kind=_KINDS[header.kind],
         codec=header.codec,
         flags=header.flags,
         epoch=header.epoch,
@@ -174,21 +176,15 @@ def row_positions(runs: Sequence[Run]) -> NDArray[np.uint32]:
     """The position in its sequence of each row of a TOKENS or HIDDEN frame, [R]."""
     if all(run.count == 1 for run in runs):
         return np.array([run.position for run in runs], np.uint32)
-    return np.concatenate(
-        [np.arange(run.position, run.position + run.count, dtype=np.uint32) for run in runs]
-    )
+    return np.concatenate([np.arange(run.position, run.position + run.count, dtype=np.uint32) for run in runs])
 
 
 def _check_header(header: Header) -> None:
     if header.magic != MAGIC:
-        raise TransportError(
-            f"{header.magic!r} where a frame starts with {MAGIC!r}; this is no Hyperlane peer"
-        )
+        raise TransportError(f"{header.magic!r} where a frame starts with {MAGIC!r}; this is no Hyperlane peer")
     if header.version != VERSION:
-        raise TransportError(
-            f"a frame of version {header.version}, this is {VERSION}; run one release everywhere"
-        )
-    if header.kind not in Kind._value2member_map_:
+        raise TransportError(f"a frame of version {header.version}, this is {VERSION}; run one release everywhere")
+    if header.kind >= len(_KINDS):
         raise TransportError(f"a frame of unknown kind {header.kind}")
     if header.flags & ~_FLAGS:
         raise TransportError(f"a frame with unknown flags {header.flags:#04x}")
@@ -212,9 +208,7 @@ def _check_payload_bytes(header: Header) -> None:
     rows, width, payload_bytes = header.rows, header.width, header.payload_bytes
     if header.runs == 0 or width == 0:
         raise TransportError(f"a frame of kind {header.kind} with {header.runs} runs and width {width}")
-    if (
-        header.kind == Kind.HIDDEN
-    ):  # a value takes at least a bit, so a small frame cannot ask for much memory
+    if header.kind == Kind.HIDDEN:  # a value takes at least a bit, so a small frame cannot ask for much memory
         valid = rows * width <= 8 * payload_bytes
     elif header.kind == Kind.TOKENS:
         valid = width == 1 and payload_bytes == 4 * rows
@@ -223,9 +217,7 @@ def _check_payload_bytes(header: Header) -> None:
     else:
         valid = payload_bytes == 4 * rows * width
     if not valid:
-        raise TransportError(
-            f"a frame of kind {header.kind} with {payload_bytes} bytes for {rows} rows of {width}"
-        )
+        raise TransportError(f"a frame of kind {header.kind} with {payload_bytes} bytes for {rows} rows of {width}")
 
 
 def _check_runs(header: Header, runs: Sequence[Run]) -> None:
@@ -237,6 +229,4 @@ def _check_runs(header: Header, runs: Sequence[Run]) -> None:
     else:
         stated = sum(run.outputs for run in runs)
     if stated != header.rows:
-        raise TransportError(
-            f"the runs of step {header.step} make {stated} rows, its header says {header.rows}"
-        )
+        raise TransportError(f"the runs of step {header.step} make {stated} rows, its header says {header.rows}")

@@ -4,6 +4,7 @@ import select
 import socket
 import struct
 from collections import deque
+from contextlib import suppress
 from threading import Lock, Thread
 
 import numpy as np
@@ -139,7 +140,7 @@ class PythonReceiver:
         rest = _read(connection, frame_bytes - HEADER_BYTES)
         if rest is None:
             raise TransportError("it ended in the middle of a frame")
-        frame = unpack(memoryview(np.concatenate([head, rest])))
+        frame = unpack(np.concatenate([head, rest]).data)
         if frame.kind == Kind.HELLO:
             raise TransportError("it sent a greeting, which only a receiver does")
         with self._lock:
@@ -159,7 +160,7 @@ class PythonReceiver:
 
 def _read(connection: socket.socket, count: int) -> memoryview | None:
     """Exactly `count` bytes, or None where the stream ends before the first. Raises TransportError in between."""
-    data = memoryview(np.empty(count, np.uint8))  # reserved, not touched: a peer may announce more than it sends
+    data = np.empty(count, np.uint8).data  # reserved, not touched: a peer may announce more than it sends
     filled = 0
     while filled < count:
         got = connection.recv_into(data[filled:])
@@ -178,7 +179,5 @@ def _is_readable(connection: socket.socket) -> bool:
 
 
 def _shut(connection: socket.socket) -> None:
-    try:
+    with suppress(OSError):  # it may not be connected any more
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # it was not connected any more

@@ -56,16 +56,12 @@ def check_bytes(payload: Buffer, expected_bytes: int, out_RD: NDArray[Any]) -> N
     """Raise TransportError where a payload is not as long as rows of this shape make it."""
     payload_bytes = np.frombuffer(payload, np.uint8).size
     if payload_bytes != expected_bytes:
-        raise TransportError(
-            f"a payload of {payload_bytes} bytes, rows of shape {out_RD.shape} take {expected_bytes}"
-        )
+        raise TransportError(f"a payload of {payload_bytes} bytes, rows of shape {out_RD.shape} take {expected_bytes}")
 
 
 def join_payload(scales_RG: NDArray[np.float16], packed: NDArray[Any]) -> NDArray[np.uint8]:
     """All scales, then all packed codes."""
-    return np.concatenate(
-        [scales_RG.astype("<f2").reshape(-1).view(np.uint8), packed.reshape(-1).view(np.uint8)]
-    )
+    return np.concatenate([scales_RG.astype("<f2").reshape(-1).view(np.uint8), packed.reshape(-1).view(np.uint8)])
 
 
 def split_payload(

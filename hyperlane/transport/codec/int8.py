@@ -57,5 +57,5 @@ def encode(hidden_RD: NDArray[Any]) -> NDArray[np.uint8]:
 
 def decode(payload: Buffer, out_RD: NDArray[Any]) -> None:
     """The reference."""
-    scales_RG, codes_RD = split_payload(payload, *out_RD.shape, row_bytes=out_RD.shape[1])
+    scales_RG, codes_RD = split_payload(payload, *out_RD.shape, out_RD.shape[1])
     dequantize(scales_RG, codes_RD.view(np.int8), out_RD)

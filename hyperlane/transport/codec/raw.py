@@ -24,8 +24,6 @@ class Raw:
         payload_bytes = np.frombuffer(payload, np.uint8).size
         dtypes = {4 * out_RD.size: np.float32, 2 * out_RD.size: np.float16}
         if payload_bytes not in dtypes:
-            raise TransportError(
-                f"{payload_bytes} bytes of raw rows, neither FP32 nor FP16 of shape {out_RD.shape}"
-            )
+            raise TransportError(f"{payload_bytes} bytes of raw rows, neither FP32 nor FP16 of shape {out_RD.shape}")
         with np.errstate(over="ignore", invalid="ignore"):
             out_RD[...] = np.frombuffer(payload, dtypes[payload_bytes]).reshape(out_RD.shape)
