@@ -8,6 +8,7 @@ void bind_isa(py::module_& module);
 void bind_link(py::module_& module);
 void bind_int4_plain(py::module_& module);
 void bind_int8(py::module_& module);
+void bind_rotated(py::module_& module);
 
 PYBIND11_MODULE(_native, module) {
   module.doc() = "Native data plane of Hyperlane; the Python files of the same names are its specification.";
@@ -16,6 +17,7 @@ PYBIND11_MODULE(_native, module) {
   bind_link(module);
   bind_int8(module);
   bind_int4_plain(module);
+  bind_rotated(module);
 #ifdef HYPERLANE_CUDA
   module.attr("built_with_cuda") = true;
 #else

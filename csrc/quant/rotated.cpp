@@ -193,7 +193,10 @@ class RotatedCodec {
     std::uint8_t* states = payload + kIdBytes;
     std::memset(states, 0, head_bytes(rows) - kIdBytes);
     std::uint8_t* out = payload + head_bytes(rows);
-    for (std::size_t i = 0; i < rows; ++i, values += codec_.width * (half ? 2 : 4)) {
+    const std::size_t stride = codec_.width * (half ? 2 : 4);
+    for (std::size_t i = 0; i < rows; ++i, values += stride) {
+      if (i + 1 < rows)  // while this row computes
+        for (std::size_t at = 0; at < stride; at += 64) __builtin_prefetch(values + stride + at);
       const State state = encode_row(values, half, positions[i], room.data(), out);
       states[i / 4] |= static_cast<std::uint8_t>(state << (2 * (i % 4)));
     }
