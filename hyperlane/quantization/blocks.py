@@ -1,5 +1,6 @@
 """Blocks of integers with a scale and a zero point each, as ONNX Runtime's MatMulNBits stores them."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,25 @@ def pack_blocks(
     role: Role, weight_NK: NDArray[np.floating[Any]], bits: int, block_size: int
 ) -> tuple[NDArray[Any], ...]:
     """Quantize with ONNX Runtime's own kernels, asymmetrically, rounding to nearest."""
+    quantizer = _quantizer(bits, block_size)
+    packed, scales, zeros = quantizer.qbits_block_quant(np.ascontiguousarray(weight_NK.T))
+    layout = block_layout(role, weight_NK.shape, weight_NK.dtype, bits, block_size)
+    return tuple(values.reshape(array.shape) for values, array in zip((packed, scales, zeros), layout, strict=True))
+
+
+def _quantizer(bits: int, block_size: int) -> Any:
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    # Imported here, as only an export needs it, and since it sets up the logging of the whole program.
     from onnxruntime.quantization.matmul_nbits_quantizer import (
         DefaultWeightOnlyQuantConfig,
         DefaultWeightOnlyQuantizer,
     )
 
+    root.setLevel(level)
+    root.handlers[:] = handlers
     config = DefaultWeightOnlyQuantConfig(block_size=block_size, is_symmetric=False, bits=bits)
-    quantizer = DefaultWeightOnlyQuantizer(config)
-    packed, scales, zeros = quantizer.qbits_block_quant(np.ascontiguousarray(weight_NK.T))
-    layout = block_layout(role, weight_NK.shape, weight_NK.dtype, bits, block_size)
-    return tuple(values.reshape(array.shape) for values, array in zip((packed, scales, zeros), layout, strict=True))
+    return DefaultWeightOnlyQuantizer(config)
 
 
 def block_operator(role: Role, shape_NK: tuple[int, int], bits: int, block_size: int, accuracy_level: int) -> Operator:
