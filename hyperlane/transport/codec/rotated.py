@@ -202,7 +202,7 @@ def pack(codes_Rn: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
         return codes_Rn
     shifts = np.arange(bits - 1, -1, -1, dtype=np.uint8)[:, None]
     planes = (codes_Rn[:, None, :] >> shifts) & 1
-    return np.packbits(planes.reshape(len(codes_Rn), -1), axis=1, bitorder="little")
+    return np.packbits(planes.reshape(len(codes_Rn), bits * codes_Rn.shape[1]), axis=1, bitorder="little")
 
 
 def unpack(packed: NDArray[np.uint8], n: int, bits: int) -> NDArray[np.uint8]:
