@@ -133,7 +133,7 @@ class Config:
     def digest(self, keys: Sequence[str]) -> str:
         """SHA-256 (hex) of the values of some keys, given with their dots."""
         values = {key: functools.reduce(getattr, key.split("."), self) for key in keys}
-        plain = {key: asdict(value) if is_dataclass(value) else value for key, value in values.items()}  # type: ignore[arg-type]
+        plain = {key: asdict(value) if is_dataclass(value) else value for key, value in values.items()}
         return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -178,7 +178,7 @@ def compose(source: str, overrides: Sequence[str]) -> Config:
 def to_config(composed: DictConfig) -> Config:
     """Check what Hydra composed against the schemas; ConfigError with the full key where it does not match."""
     try:
-        plain = cast(DictConfig, OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"]))
+        plain = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         names = {group: _choice(plain, group) for group in CHOICES}
         typed = OmegaConf.merge(_schema(names), _without_kinds(plain))
         root = cast(_Root, OmegaConf.to_object(typed))
@@ -296,7 +296,7 @@ def _known_keys(composed: DictConfig | None) -> list[str]:
 def _flatten(node: DictConfig, prefix: str) -> list[str]:
     keys = []
     for key in node:
-        full = f"{prefix}{key}"
+        full = f"{prefix}{key!s}"
         keys.append(full)
         child = None if OmegaConf.is_missing(node, key) else node[key]
         if isinstance(child, DictConfig):

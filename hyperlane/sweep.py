@@ -67,7 +67,7 @@ def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return ["job", *varied, *measured, *failed, "folder"], lines
 
 
-class ResultsTable(Callback):  # type: ignore[misc]
+class ResultsTable(Callback):
     """Hydra's hook at the end of a sweep: writes results.csv into the sweep's folder and prints the table."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:

@@ -23,6 +23,8 @@ class Finder(Protocol):
 
 
 class ClusterSource(Protocol):
+    snapshot: str | None  # a recorded cluster.json to plan with, instead of probing
+
     def open(self, surroundings: Surroundings) -> AbstractAsyncContextManager[Finder]:
         """Workers that the source starts live until the context closes."""
         ...

@@ -57,7 +57,7 @@ class Chain:
             rows=len(payload),
             width=1,
             runs=step.runs,
-            payload=payload,
+            payload=payload.data,
         )
         self.sender.send(frame, timeout_s=self.step_timeout_s)
 

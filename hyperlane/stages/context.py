@@ -1,5 +1,6 @@
 """What the stages of one run share: the configuration, the artifacts so far, and what is opened on first use."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from rich.console import Console
 from hyperlane.artifacts import Cluster, Deployment, Generation, Manifest, Plan
 from hyperlane.cluster.source import Finder, Surroundings
 from hyperlane.config import Config
-from hyperlane.errors import ClusterError
+from hyperlane.errors import ClusterError, HyperlaneError
 from hyperlane.model.source import Checkpoint, resolve
 from hyperlane.model.store import LayerStore
 from hyperlane.rundir import RunDir
@@ -35,14 +36,18 @@ class Context:
     _source: Finder | None = None
     _live: Cluster | None = None
     _checkpoint: Checkpoint | None = None
+    _reading: trio.Lock = field(default_factory=trio.Lock)
 
     @staticmethod
     @asynccontextmanager
     async def open(config: Config, run_dir: RunDir) -> "AsyncIterator[Context]":
         """A context whose workers and links end with it."""
         prompts = read_prompts(config) if "generate" in config.stages else ()
-        async with AsyncExitStack() as exits:
-            yield Context(config, run_dir, prompts, Console(stderr=True, highlight=False), _exits=exits)
+        async with AsyncExitStack() as exits, trio.open_nursery() as nursery:
+            context = Context(config, run_dir, prompts, Console(stderr=True, highlight=False), _exits=exits)
+            nursery.start_soon(context._read_ahead)
+            yield context
+            nursery.cancel_scope.cancel()
 
     async def probe(self) -> Cluster:
         """The workers as they are now; a cluster that is made of processes starts them."""
@@ -78,13 +83,26 @@ class Context:
 
     async def checkpoint(self) -> Checkpoint:
         """The model's files and config; reading them imports torch, which takes seconds, so it happens once."""
-        if self._checkpoint is None:
-            model = self.config.model
-            self._checkpoint = await trio.to_thread.run_sync(
-                resolve, model.source, model.revision, model.architecture, model.seed, abandon_on_cancel=True
-            )
-            self.inputs["model"] = self._checkpoint.identity
+        async with self._reading:
+            if self._checkpoint is None:
+                model = self.config.model
+                self._checkpoint = await trio.to_thread.run_sync(
+                    resolve,
+                    model.source,
+                    model.revision,
+                    model.architecture,
+                    model.seed,
+                    self.store.digest_of,
+                    abandon_on_cancel=True,
+                )
+                self.inputs["model"] = self._checkpoint.identity
         return self._checkpoint
+
+    async def _read_ahead(self) -> None:
+        """Read the model while workers are looked for; what fails is said by the stage that needs it."""
+        if set(self.config.stages) - {"discover"}:
+            with contextlib.suppress(HyperlaneError):
+                await self.checkpoint()
 
     @property
     def store(self) -> LayerStore:

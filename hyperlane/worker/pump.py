@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 from hyperlane.control.types import LinkCounters, Wiring
 from hyperlane.errors import HyperlaneError, WorkerError, one_line
 from hyperlane.transport.codec import Codec, codec_by_id
-from hyperlane.transport.frame import WANT_LOGITS, Frame, Kind, Run
+from hyperlane.transport.frame import WANT_LOGITS, Frame, Kind, row_positions
 from hyperlane.transport.link import Receiver, Sender
 from hyperlane.worker.parts import Session, StepResult
 
@@ -68,29 +68,23 @@ class Pump:
         if frame.kind != Kind.HIDDEN:
             raise WorkerError(f"a frame of kind {frame.kind} came where tokens or hidden states belong")
         hidden_RD = np.empty((frame.rows, frame.width), self.dtype)
-        codec_by_id(frame.codec).decode(frame.payload, positions(frame.runs), hidden_RD)
+        codec_by_id(frame.codec).decode(frame.payload, row_positions(frame.runs), hidden_RD)
         return hidden_RD
 
     def _result_frame(self, frame: Frame, result: StepResult) -> Frame:
         if result.hidden_RD is not None:
             rows, width = result.hidden_RD.shape
-            payload = self.codec.encode(result.hidden_RD, positions(frame.runs))
+            encoded = self.codec.encode(result.hidden_RD, row_positions(frame.runs))
             self._fp16_bytes += rows * width * 2
-            return replace(frame, kind=Kind.HIDDEN, codec=self.codec.id, rows=rows, width=width, payload=payload)
+            return replace(frame, kind=Kind.HIDDEN, codec=self.codec.id, rows=rows, width=width, payload=encoded.data)
         if result.logits_NV is not None:
             rows, width = result.logits_NV.shape
-            payload = np.ascontiguousarray(result.logits_NV, "<f4")
-            return replace(frame, kind=Kind.LOGITS, codec=0, rows=rows, width=width, payload=payload)
+            whole = np.ascontiguousarray(result.logits_NV, "<f4")
+            return replace(frame, kind=Kind.LOGITS, codec=0, rows=rows, width=width, payload=whole.data)
+        assert result.ids_NK is not None
+        assert result.logits_NK is not None
+        assert result.logsumexp_N is not None
         rows, width = result.ids_NK.shape
-        parts = (
-            result.ids_NK.astype("<i4"),
-            result.logits_NK.astype("<f4"),
-            result.logsumexp_N.astype("<f4"),
-        )
-        payload = b"".join(part.tobytes() for part in parts)
-        return replace(frame, kind=Kind.CANDIDATES, codec=0, rows=rows, width=width, payload=payload)
-
-
-def positions(runs: tuple[Run, ...]) -> NDArray[np.uint32]:
-    """Each row's position in its sequence, [R]."""
-    return np.concatenate([np.arange(run.position, run.position + run.count, dtype=np.uint32) for run in runs])
+        parts = (result.ids_NK.astype("<i4"), result.logits_NK.astype("<f4"), result.logsumexp_N.astype("<f4"))
+        joined = b"".join(part.tobytes() for part in parts)
+        return replace(frame, kind=Kind.CANDIDATES, codec=0, rows=rows, width=width, payload=joined)

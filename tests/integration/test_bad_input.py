@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hyperlane.model.store import file_digest
 from tests.integration.cli import Done, environment, error_of, hyperlane
 from tests.integration.workers import Worker, running_worker
 
@@ -107,7 +108,7 @@ def test_an_altered_or_truncated_layer_file_is_fetched_again(tmp_path: Path, sto
     assert first.code == 0, first.err
     assert sent(first)[0] == 7  # the shard's graph, the embedding, four layers, the head
     weights = [part["weights"]["sha256"] for part in first.artifact("export", "manifest.json")["parts"]]
-    altered, truncated = (next(kept.rglob(name)) for name in (weights[1], weights[2]))
+    altered, truncated = (kept / "blobs" / weights[index] for index in (1, 2))
     altered.chmod(0o644)
     truncated.chmod(0o644)
     altered.write_bytes(b"x" + altered.read_bytes()[1:])
@@ -145,8 +146,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small") as disk:
         error = error_of(hyperlane(*TINY, "stages=[export]", cwd=tmp_path, store=disk))
         assert "full" in error
-        left = [path.name for path in disk.rglob("*") if path.is_file() and "tmp" in str(path)]
-        assert left == []
+        blobs = list((disk / "blobs").iterdir())
+        assert [path.name for path in blobs] == [file_digest(path) for path in blobs], "a half-written file is left"
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_a_file_of_prompts_is_one_batch(store: Path, tmp_path: Path) -> None:
 
 
 def test_sampling_reproduces_and_a_seed_changes_it(store: Path, tmp_path: Path) -> None:
-    sampled = ("prompt=Hello", "generate.temperature=1.5", "generate.max_new_tokens=24")
+    sampled = ("prompt=Hello", "transport/codec=raw", "generate.temperature=1.5", "generate.max_new_tokens=24")
     runs = [
         hyperlane(*TINY, *sampled, f"generate.seed={seed}", *more, cwd=tmp_path, store=store).generation
         for seed, more in ((1, ()), (1, ("cluster.workers=1",)), (2, ()))
