@@ -31,6 +31,8 @@ class Connection {
   // What is there, without waiting: some small frames, or up to the end of a large one.
   void read();
 
+  void cut(std::string why) { fault_ = std::move(why); }
+
   // A whole frame of what was read, or null.
   std::unique_ptr<FrameBlock> next_frame();
 

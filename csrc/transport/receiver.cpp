@@ -143,19 +143,31 @@ void Receiver::read_as(Reader reader, Clock::time_point deadline, std::unique_lo
   changed_.notify_all();
 }
 
-// A full queue leaves its senders' bytes in the kernel: TCP then slows them down.
+// A full queue leaves its senders' bytes in the kernel: TCP then slows them down. What was read before the
+// queue was full goes first.
 void Receiver::read_sockets(Clock::time_point deadline) {
+  bool delivered = false;
+  for (const auto& connection : connections_) delivered |= deliver_read(*connection);
+  if (!delivered) wait_for_input(deadline);
+  const auto is_over = [](const auto& connection) {
+    return connection->at_end() || !connection->fault().empty();
+  };
+  for (const auto& connection : connections_)
+    if (is_over(connection)) end(*connection);
+  connections_.erase(std::remove_if(connections_.begin(), connections_.end(), is_over), connections_.end());
+}
+
+void Receiver::wait_for_input(Clock::time_point deadline) {
   const bool room = has_room();
   std::vector<pollfd> entries{wake_.entry(), {fd_, POLLIN, 0}};
   for (const auto& connection : connections_) entries.push_back({room ? connection->fd() : -1, POLLIN, 0});
   poll_until(entries, deadline);
-  const std::size_t known = connections_.size();
+  for (std::size_t i = 0; i < connections_.size(); ++i) {
+    if (!entries[i + 2].revents || !has_room()) continue;
+    connections_[i]->read();
+    deliver_read(*connections_[i]);
+  }
   if (entries[1].revents) accept_one();
-  for (std::size_t i = 0; i < known; ++i) serve(*connections_[i], entries[i + 2].revents != 0);
-  const auto is_over = [](const auto& connection) {
-    return connection->at_end() || !connection->fault().empty();
-  };
-  connections_.erase(std::remove_if(connections_.begin(), connections_.end(), is_over), connections_.end());
 }
 
 void Receiver::accept_one() {
@@ -168,27 +180,32 @@ void Receiver::accept_one() {
   auto connection = std::make_unique<Connection>(fd, address_text(address), limits_);
   const auto greeted = send(fd, greeting_.data(), greeting_.size(), MSG_NOSIGNAL);
   if (greeted != static_cast<ssize_t>(greeting_.size())) return;
+  make_place();
   connections_.push_back(std::move(connection));
   const std::lock_guard<std::mutex> lock(mutex_);
   ++peers_;
 }
 
-// What a full queue left behind goes first; only then is there a place to read into.
-void Receiver::serve(Connection& connection, bool readable) {
-  deliver_read(connection);
-  if (readable && has_room()) {
-    connection.read();
-    deliver_read(connection);
-  }
-  if (connection.at_end() || !connection.fault().empty()) end(connection);
+// Connections that never sent a frame do not shut out those that will.
+void Receiver::make_place() {
+  if (connections_.size() < kMaxConnections) return;
+  const auto is_idle = [](const auto& connection) {
+    return connection->frames() == 0 && connection->fault().empty();
+  };
+  const auto oldest = std::find_if(connections_.begin(), connections_.end(), is_idle);
+  if (oldest != connections_.end()) (*oldest)->cut("it sent nothing, and its place was needed");
 }
 
-void Receiver::deliver_read(Connection& connection) {
+// Whether there was a whole frame.
+bool Receiver::deliver_read(Connection& connection) {
+  bool delivered = false;
   while (has_room()) {
     auto block = connection.next_frame();
-    if (!block) return;
+    if (!block) break;
     deliver(std::move(block));
+    delivered = true;
   }
+  return delivered;
 }
 
 void Receiver::end(const Connection& connection) {

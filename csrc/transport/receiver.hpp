@@ -46,8 +46,9 @@ class Receiver {
   void read_sockets(Clock::time_point deadline);
   std::unique_ptr<FrameBlock> take_first();
   void accept_one();
-  void serve(Connection& connection, bool readable);
-  void deliver_read(Connection& connection);
+  void make_place();
+  void wait_for_input(Clock::time_point deadline);
+  bool deliver_read(Connection& connection);
   void end(const Connection& connection);
   bool has_room() const;
   void deliver(std::unique_ptr<FrameBlock> block);

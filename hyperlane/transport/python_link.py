@@ -15,6 +15,7 @@ from hyperlane.transport.frame import HEADER_BYTES, Frame, Kind, pack_prefix, un
 from hyperlane.transport.mailbox import Mailbox
 
 _KEPT_REASONS = 64
+_MAX_CONNECTIONS = 64
 
 
 class PythonSender:
@@ -24,13 +25,16 @@ class PythonSender:
         self.wire_bytes = 0
         connection.settimeout(None)
         self._connection = connection
+        self._is_closed = False
         self._queue: Mailbox[tuple[bytes, bytes | memoryview]] = Mailbox(queue_depth)
         self._thread = Thread(target=self._run, name="hyperlane-sender", daemon=True)
         self._thread.start()
 
     def send(self, frame: Frame, timeout_s: float) -> None:
         prefix = pack_prefix(frame)
-        if _is_readable(self._connection):  # the other end is silent after its greeting: this is its end
+        if not self._is_closed and _is_readable(
+            self._connection
+        ):  # the other end is silent after its greeting: this is its end
             self._queue.close(f"the link to {self.address} is broken: the receiver closed it")
         self._queue.put((prefix, frame.payload), timeout_s)
 
@@ -38,6 +42,7 @@ class PythonSender:
         self._queue.wait_empty(timeout_s)
 
     def close(self) -> None:
+        self._is_closed = True
         self._queue.close(f"the link to {self.address} is closed")
         _shut(self._connection)
         self._thread.join()
@@ -78,7 +83,7 @@ class PythonReceiver:
         self._max_frame_bytes = max_frame_bytes
         self._queue: Mailbox[Frame] = Mailbox(queue_depth)
         self._lock = Lock()
-        self._connections: set[socket.socket] = set()
+        self._connections: dict[socket.socket, int] = {}  # frames of each
         self._rejected: deque[str] = deque(maxlen=_KEPT_REASONS)
         self._departed: deque[str] = deque(maxlen=_KEPT_REASONS)
         self._thread = Thread(target=self._accept, name="hyperlane-receiver", daemon=True)
@@ -117,8 +122,15 @@ class PythonReceiver:
             except OSError:
                 return  # closed
             with self._lock:
-                self._connections.add(connection)
+                self._make_place()
+                self._connections[connection] = 0
             Thread(target=self._serve, args=(connection, f"{peer[0]}:{peer[1]}"), daemon=True).start()
+
+    def _make_place(self) -> None:
+        """Connections that never sent a frame do not shut out those that will."""
+        idle = [connection for connection, frames in self._connections.items() if frames == 0]
+        if len(self._connections) >= _MAX_CONNECTIONS and idle:
+            _shut(idle[0])
 
     def _serve(self, connection: socket.socket, peer: str) -> None:
         count, fault = 0, ""
@@ -126,7 +138,7 @@ class PythonReceiver:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sendall(self._greeting)
             while (frame := self._read_frame(connection)) is not None:
-                count += 1
+                count = self._connections[connection] = count + 1
                 self._queue.put(frame, timeout_s=None)
         except (OSError, TransportError) as error:
             fault = one_line(error)
@@ -150,7 +162,7 @@ class PythonReceiver:
 
     def _end(self, connection: socket.socket, who: str, fault: str, *, delivered: bool) -> None:
         with self._lock:
-            self._connections.discard(connection)
+            self._connections.pop(connection)
             if fault:
                 self._rejected.append(f"{who}: {fault}")
             if delivered:

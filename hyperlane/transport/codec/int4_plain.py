@@ -64,7 +64,8 @@ def encode(hidden_RD: NDArray[Any]) -> NDArray[np.uint8]:
 
 def decode(payload: Buffer, out_RD: NDArray[Any]) -> None:
     """The reference."""
-    scales_RG, packed = split_payload(payload, *out_RD.shape, _row_bytes(out_RD.shape[1]))
+    rows, width = out_RD.shape
+    scales_RG, packed = split_payload(payload, rows, width, row_bytes=_row_bytes(width))
     codes_RD = np.empty(out_RD.shape, np.int8)
     first = 0
     for start, stop in _groups(out_RD.shape[1]):

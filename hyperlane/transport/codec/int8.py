@@ -57,5 +57,6 @@ def encode(hidden_RD: NDArray[Any]) -> NDArray[np.uint8]:
 
 def decode(payload: Buffer, out_RD: NDArray[Any]) -> None:
     """The reference."""
-    scales_RG, codes_RD = split_payload(payload, *out_RD.shape, out_RD.shape[1])
+    rows, width = out_RD.shape
+    scales_RG, codes_RD = split_payload(payload, rows, width, row_bytes=width)
     dequantize(scales_RG, codes_RD.view(np.int8), out_RD)

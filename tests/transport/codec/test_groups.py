@@ -81,9 +81,7 @@ def test_a_value_is_off_by_half_a_step_and_a_nan_stays_in_its_group(name: str, r
         assert np.isnan(result[~finite]).all()
         source, result = source[finite].astype(np.float64), result[finite]
         absmax = np.abs(source).max(axis=1, keepdims=True, initial=0)
-        held = (absmax < 65504 * LEVELS[name]) & (
-            absmax > 6.2e-5 * LEVELS[name]
-        )  # the scale is a normal half
+        held = (absmax < 65504 * LEVELS[name]) & (absmax > 6.2e-5 * LEVELS[name])  # the scale is a normal half
         step = absmax / LEVELS[name]
         assert (np.abs(source - result) <= np.where(held, 0.5 * step + absmax / 2**11, np.inf)).all()
 
