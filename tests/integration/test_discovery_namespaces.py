@@ -120,7 +120,9 @@ def test_worker_without_allow_lan_is_not_seen_from_another_host(lan: Lan, cluste
 
 
 def test_goodbye_is_heard_and_a_killed_worker_does_not_answer(lan: Lan, cluster: str, start: Start) -> None:
-    gone, killed = (start(host, "--allow-lan").wait_ready() for host in lan.hosts[1:])
+    gone, killed = (start(host, "--allow-lan") for host in lan.hosts[1:])
+    gone.wait_ready()
+    killed.wait_ready()
     assert len(find(lan.hosts[0], name=cluster, workers=2).workers) == 2
     gone.popen.terminate()
     killed.popen.kill()

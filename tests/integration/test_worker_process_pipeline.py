@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from hyperlane.artifacts import Manifest
+from hyperlane.control import transfer
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import Loaded, ShardSpec, State, Step, Wiring
 from hyperlane.errors import TransportError, WorkerError
@@ -51,24 +52,28 @@ class Running:
         return self.client.wire(wiring).result()
 
 
-Start = Callable[[str], Running]
+Start = Callable[..., list[Running]]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """`start(name)`: a worker with a store of its own, the same one each time."""
+    """`start(*names)`: workers, each with a store of its own, the same one each time."""
     cluster = f"t-{secrets.token_hex(4)}"
     with contextlib.ExitStack() as stack:
 
-        def start(name: str) -> Running:
+        def begin(name: str) -> WorkerProcess:
             store = str(tmp_path / name)
             process = start_worker("--name", name, "--cluster", cluster, "--store", store, "--threads", "1")
             stack.callback(stop_worker, process)
-            process.wait_line("listens on", 15)
-            process.wait_ready()
-            client = ControlClient(f"127.0.0.1:{process.port('control')}", name)
-            stack.callback(client.close)
-            return Running(process, client)
+            return process
+
+        def start(*names: str) -> list[Running]:
+            processes = [begin(name) for name in names]
+            ports = [process.wait_ready().port("control") for process in processes]
+            clients = [ControlClient(f"127.0.0.1:{port}", name) for port, name in zip(ports, names, strict=True)]
+            for client in clients:
+                stack.callback(client.close)
+            return [Running(*both) for both in zip(processes, clients, strict=True)]
 
         yield start
 
@@ -160,7 +165,7 @@ def over_links(first: Running, last: Running, epoch: int, count: int) -> list[in
 
 
 def test_two_processes_give_the_tokens_of_one_model(tiny: Exported, start: Start) -> None:
-    first, last = start("w1"), start("w2")
+    first, last = start("w1", "w2")
     sent = [load(first, tiny, 0, 2), load(last, tiny, 2, 4)]
     assert [one.sent_files for one in sent] == [4, 4]  # graph, embedding or head, two layers
     reference = expected(tiny, 8)
@@ -197,17 +202,20 @@ def test_two_processes_give_the_tokens_of_one_model(tiny: Exported, start: Start
 
 
 def test_restarted_worker_needs_nothing_again_and_a_new_plan_only_what_it_lacks(tiny: Exported, start: Start) -> None:
-    worker = start("w1")
+    (worker,) = start("w1")
     assert load(worker, tiny, 0, 2).sent_files == 4
     stop_worker(worker.process)
-    again = start("w1")
+    (again,) = start("w1")
     assert load(again, tiny, 0, 2).sent_files == 0
     assert load(again, tiny, 0, 3).sent_files == 2  # one layer and the new graph
     assert load(again, tiny, 0, 2).sent_files == 0
 
 
-def test_transfer_that_the_worker_did_not_survive_goes_on_later(tiny: Exported, start: Start) -> None:
-    worker, spec = start("w1"), shard(tiny, 0, LAYERS)
+def test_transfer_that_the_worker_did_not_survive_goes_on_later(
+    tiny: Exported, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "BACKOFF_S", 0.0)
+    (worker,), spec = start("w1"), shard(tiny, 0, LAYERS)
     total_bytes = sum(blob.bytes for blob in spec.files)
 
     def kill(sent_bytes: int, _: int) -> None:
@@ -222,6 +230,6 @@ def test_transfer_that_the_worker_did_not_survive_goes_on_later(tiny: Exported, 
             await worker.client.load_shard(spec, tiny.store.path, progress=kill)
 
     trio.run(interrupted)
-    loaded = load(start("w1"), tiny, 0, LAYERS)
+    loaded = load(start("w1")[0], tiny, 0, LAYERS)
     assert loaded.loaded
     assert 0 < loaded.sent_bytes < total_bytes
