@@ -4,6 +4,7 @@
 namespace py = pybind11;
 
 void bind_crc32c(py::module_& module);
+void bind_cuda(py::module_& module);
 void bind_isa(py::module_& module);
 void bind_link(py::module_& module);
 void bind_int4_plain(py::module_& module);
@@ -19,6 +20,7 @@ PYBIND11_MODULE(_native, module) {
   bind_int4_plain(module);
   bind_rotated(module);
 #ifdef HYPERLANE_CUDA
+  bind_cuda(module);
   module.attr("built_with_cuda") = true;
 #else
   module.attr("built_with_cuda") = false;
