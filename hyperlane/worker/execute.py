@@ -27,9 +27,7 @@ def _run(step: Step, session: Session, epoch: int) -> Step:
     if rows is None:
         raise WorkerError(f"step {step.step} carries neither tokens nor hidden states")
     if len(rows) != sum(run.count for run in step.runs):
-        raise WorkerError(
-            f"step {step.step} has {len(rows)} rows, its runs {sum(r.count for r in step.runs)}"
-        )
+        raise WorkerError(f"step {step.step} has {len(rows)} rows, its runs {sum(r.count for r in step.runs)}")
     result = session.run(step.runs, rows, bool(step.flags & WANT_LOGITS))
     return _answer(step, result)
 

@@ -36,9 +36,7 @@ def live_parts(
         )
 
     def connect_next(wiring: Wiring) -> Sender:
-        return connect(
-            wiring.data_addresses, wiring.identity, timeout_s=CONNECT_TIMEOUT_S, queue_depth=QUEUE_DEPTH
-        )
+        return connect(wiring.data_addresses, wiring.identity, timeout_s=CONNECT_TIMEOUT_S, queue_depth=QUEUE_DEPTH)
 
     def open_pump(session: Session, sender: Sender, wiring: Wiring, spec: ShardSpec) -> Pump:
         return Pump(

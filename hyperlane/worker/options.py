@@ -65,22 +65,16 @@ def parse(argv: Sequence[str] | None) -> Options:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hyperlane-worker", description="Offer this machine to a Hyperlane cluster."
-    )
+    parser = argparse.ArgumentParser(prog="hyperlane-worker", description="Offer this machine to a Hyperlane cluster.")
     add = parser.add_argument
-    add(
-        "--name", default=_default_name(), help="default: this machine's name; made unique within the cluster"
-    )
+    add("--name", default=_default_name(), help="default: this machine's name; made unique within the cluster")
     add("--cluster", default="lab", help="the cluster to belong to (default: lab)")
     add("--interface", help="announce and listen on this interface only (its name or address)")
     add("--host", help="the address to listen on (default: loopback; with --allow-lan every address)")
     add("--control-port", type=int, default=0, metavar="PORT", help="default: any free port")
     add("--data-port", type=int, default=0, metavar="PORT", help="default: any free port")
     add("--threads", type=int, default=os.cpu_count() or 1, help="compute threads (default: all cores)")
-    add(
-        "--store", default=DEFAULT_STORE, metavar="FOLDER", help=f"the layer store (default: {DEFAULT_STORE})"
-    )
+    add("--store", default=DEFAULT_STORE, metavar="FOLDER", help=f"the layer store (default: {DEFAULT_STORE})")
     add("--memory-bytes", type=int, metavar="N", help="use at most so much memory")
     add("--device", default="cpu", help="cpu or cuda:0 (default: cpu)")
     add("--allow-lan", action="store_true", help="let other machines use this worker, without authentication")
@@ -89,7 +83,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _default_name() -> str:
-    allowed = (
-        char if char.isalnum() and char.isascii() else "-" for char in socket.gethostname().split(".")[0]
-    )
+    allowed = (char if char.isalnum() and char.isascii() else "-" for char in socket.gethostname().split(".")[0])
     return "".join(allowed).strip("-")[:26] or "worker"

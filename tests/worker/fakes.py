@@ -41,9 +41,7 @@ class FakeSession:
         sums_N = hidden_RD.sum(1)
         if want_logits:
             return StepResult(logits_NV=hidden_RD)
-        return StepResult(
-            ids_NK=sums_N[:, None].astype(np.int64), logits_NK=sums_N[:, None], logsumexp_N=sums_N
-        )
+        return StepResult(ids_NK=sums_N[:, None].astype(np.int64), logits_NK=sums_N[:, None], logsumexp_N=sums_N)
 
 
 @dataclass(slots=True)

@@ -76,9 +76,7 @@ def test_another_shard_replaces_the_one_held_and_its_wiring(workshop: Workshop, 
     assert workshop.pumps[0].stopped
 
 
-def test_altered_file_is_noticed_at_load_and_the_old_shard_stays(
-    workshop: Workshop, store: LayerStore
-) -> None:
+def test_altered_file_is_noticed_at_load_and_the_old_shard_stays(workshop: Workshop, store: LayerStore) -> None:
     worker, spec = workshop.worker(), shard_spec(store)
     worker.load(shard_spec(store, stop=2))
     store.path(spec.weights[0].sha256).write_bytes(b"other" * 1400)
@@ -184,9 +182,7 @@ def test_execute_unwired_is_refused(workshop: Workshop) -> None:
         (Step(epoch=1, lane=0, step=5, flags=0, runs=()), "worker w: step 5 carries neither"),
     ],
 )
-def test_step_that_fails_becomes_an_error_step(
-    workshop: Workshop, store: LayerStore, step: Step, message: str
-) -> None:
+def test_step_that_fails_becomes_an_error_step(workshop: Workshop, store: LayerStore, step: Step, message: str) -> None:
     worker = workshop.worker()
     worker.load(shard_spec(store))
     worker.wire(wiring(data_addresses=()))
