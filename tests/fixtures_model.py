@@ -66,15 +66,16 @@ class Chain:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Four Llama layers of random weights and byte tokens."""
-    return _exported(resolve("random", architecture=TINY), tmp_path_factory.mktemp("tiny"))
+    return _exported("random", TINY, tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """SmolLM2-135M-Instruct in FP32: 30 layers."""
-    return _exported(resolve(SMOLLM2), tmp_path_factory.mktemp("smollm2"))
+    return _exported(SMOLLM2, {}, tmp_path_factory.mktemp("smollm2"))
 
 
-def _exported(checkpoint: Checkpoint, folder: Path) -> Exported:
+def _exported(source: str, architecture: dict[str, Any], folder: Path) -> Exported:
     store = LayerStore(folder)
+    checkpoint = resolve(source, architecture=architecture, store=store)
     return Exported(checkpoint, store, export(checkpoint, store, "float32", NoQuantization()))

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from transformers import AutoConfig, PretrainedConfig
 from hyperlane.errors import ModelError, one_line
 from hyperlane.model.families import Family, family_of
 from hyperlane.model.skeleton import parameter_shapes, skeleton
-from hyperlane.model.store import file_digest
+from hyperlane.model.store import LayerStore, file_digest
 from hyperlane.model.weights import Weights
 
 _NEEDED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -47,31 +47,31 @@ def resolve(
     revision: str | None = None,
     architecture: Mapping[str, Any] | None = None,
     seed: int = 0,
-    digest_of: Callable[[Path], str] = file_digest,
+    store: LayerStore | None = None,
 ) -> Checkpoint:
     """Find a model and read its configuration. ModelError says in one line why a source is none.
 
     source: a folder with config.json and *.safetensors or *.bin; a *.gguf file; `package:NAME/FILE` for one
         in an installed Python package; `random` for seeded weights of `architecture` (the fields of an HF
         config, with its model_type); else a name on the Hugging Face Hub, at `revision`.
-    digest_of: SHA-256 of a file; `LayerStore.digest_of` remembers it, which saves reading large files.
+    store: remembers the digests of large files, and what was parsed out of a GGUF file, which takes seconds.
     """
     if source == "random":
         return _from_seed(architecture or {}, seed)
     if source.startswith("package:"):
-        return _from_path(source, _in_package(source.removeprefix("package:")), digest_of)
+        return _from_path(source, _in_package(source.removeprefix("package:")), store)
     path = Path(source).expanduser()
     if path.exists():
-        return _from_path(source, path, digest_of)
+        return _from_path(source, path, store)
     looks_like_path = source.startswith(("/", ".", "~")) or source.endswith(".gguf") or source.count("/") > 1
     if looks_like_path:
         raise ModelError(f"there is no {source}; model.source takes a folder, a .gguf file or a Hub name")
-    return _from_path(source, _from_hub(source, revision), digest_of)
+    return _from_path(source, _from_hub(source, revision), store)
 
 
-def _from_path(source: str, path: Path, digest_of: Callable[[Path], str]) -> Checkpoint:
+def _from_path(source: str, path: Path, store: LayerStore | None) -> Checkpoint:
     if path.is_file() and path.suffix == ".gguf":
-        return _from_gguf(source, path, digest_of)
+        return _from_gguf(source, path, store)
     if not path.is_dir():
         raise ModelError(f"{source} is no model: give a folder with config.json, or a .gguf file")
     if not (path / "config.json").is_file():
@@ -84,28 +84,30 @@ def _from_path(source: str, path: Path, digest_of: Callable[[Path], str]) -> Che
         config=family.text_config(config),
         family=family,
         weights=weights,
-        identity=_identity(config, [digest_of(file) for file in files]),
+        identity=_identity([_digest(file, store) for file in files]),
         folder=path,
     )
 
 
-def _from_gguf(source: str, path: Path, digest_of: Callable[[Path], str]) -> Checkpoint:
-    from hyperlane.model.weights.gguf import Gguf
+def _from_gguf(source: str, path: Path, store: LayerStore | None) -> Checkpoint:
+    from hyperlane.model.weights.gguf import Gguf, parsed_folder
 
-    config = _read_config(source, path.parent, gguf_file=path.name)
-    family = family_of(config)
-    try:
-        weights = Gguf(path, config, skeleton(config))
-    except Exception as error:  # gguf raises whatever its parser meets
-        raise ModelError(f"cannot read {source}: {one_line(error)}") from error
+    digest = _digest(path, store)
+    folder, gguf_file = path.parent, path.name
+    if store is not None:
+        try:
+            folder, gguf_file = parsed_folder(path, store.root / "gguf" / digest), ""
+        except Exception as error:  # gguf and transformers raise whatever their parsers meet
+            raise ModelError(f"cannot read {source}: {_first_line(error)}") from error
+    config = _read_config(source, folder, **({"gguf_file": gguf_file} if gguf_file else {}))
     return Checkpoint(
         source=source,
         config=config,
-        family=family,
-        weights=weights,
-        identity=_identity(config, [digest_of(path)]),
-        folder=path.parent,
-        gguf_file=path.name,
+        family=family_of(config),
+        weights=Gguf(path, config),
+        identity=_identity([digest]),
+        folder=folder,
+        gguf_file=gguf_file or None,
     )
 
 
@@ -125,7 +127,7 @@ def _from_seed(architecture: Mapping[str, Any], seed: int) -> Checkpoint:
         config=config,
         family=family,
         weights=weights,
-        identity=_identity(config, [f"seed {seed}"]),
+        identity=_identity([config.to_diff_dict(), seed]),
     )
 
 
@@ -192,9 +194,12 @@ def _open(files: tuple[Path, ...], suffix: str) -> Weights:
     return Pickled(files)
 
 
-def _identity(config: PretrainedConfig, content: list[str]) -> str:
-    decides = {"config": config.to_diff_dict(), "content": content}
-    return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+def _digest(path: Path, store: LayerStore | None) -> str:
+    return store.digest_of(path) if store else file_digest(path)
+
+
+def _identity(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

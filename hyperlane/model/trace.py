@@ -5,9 +5,10 @@ as HF computes it. The weights' values are not looked at: a part holds empty mem
 """
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import onnx_ir as ir
@@ -19,6 +20,7 @@ from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 from hyperlane.errors import ModelError, one_line
 from hyperlane.model.assemble import CANDIDATES
 from hyperlane.model.families import Family
+from hyperlane.model.simplify import simplify
 from hyperlane.model.skeleton import layers_config, part_of, skeleton, with_memory
 
 WEIGHT_PREFIX = "model."  # of the names of initializers that are parameters; the rest is HF's own name
@@ -58,7 +60,8 @@ def trace_layer(config: PretrainedConfig, family: Family, index: int, dtype: tor
         "past_value": "B-L",
         "seqlens_k": "B",
     }
-    return _trace(layer, inputs, shapes, ["hidden_out", "present_key", "present_value"])
+    with _fused_rotary(layer.model) if family.rotates_halves else nullcontext():
+        return _trace(layer, inputs, shapes, ["hidden_out", "present_key", "present_value"])
 
 
 def trace_head(config: PretrainedConfig, family: Family, dtype: torch.dtype) -> ir.Model:
@@ -161,6 +164,41 @@ class _Head(nn.Module):
         return logits_NV, candidates.indices, candidates.values, logits_NV.logsumexp(1)
 
 
+@contextmanager
+def _fused_rotary(model: PreTrainedModel) -> Iterator[None]:
+    """Let HF's attention call ONNX Runtime's RotaryEmbedding, with the step's own rows as its tables."""
+    module = sys.modules[type(model).__module__]
+    original = module.apply_rotary_pos_emb
+    module.apply_rotary_pos_emb = _rotate  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.apply_rotary_pos_emb = original  # type: ignore[attr-defined]
+
+
+def _rotate(
+    query_BHSD: Tensor, key_BGSD: Tensor, cos_BSR: Tensor, sin_BSR: Tensor, *_: Any, **__: Any
+) -> tuple[Tensor, Tensor]:
+    """HF's apply_rotary_pos_emb for halves: element i is rotated with element i + R/2."""
+    B, S, R = cos_BSR.shape
+    tables = [table[..., : R // 2].reshape(B * S, R // 2) for table in (cos_BSR, sin_BSR)]
+    rows_BS = torch.arange(B * S).reshape(B, S)
+    rotated = []
+    for states in (query_BHSD, key_BGSD):
+        heads, head_dim = states.shape[1], states.shape[3]
+        flat = states.transpose(1, 2).reshape(B, S, heads * head_dim)
+        flat = torch.onnx.ops.symbolic(
+            "com.microsoft::RotaryEmbedding",
+            (flat, rows_BS, *tables),
+            {"num_heads": heads, "rotary_embedding_dim": R if head_dim > R else 0},
+            dtype=flat.dtype,
+            shape=flat.shape,
+            version=1,
+        )
+        rotated.append(flat.reshape(B, S, heads, head_dim).transpose(1, 2))
+    return rotated[0], rotated[1]
+
+
 def _trace(module: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, str], outputs: list[str]) -> ir.Model:
     """Trace with the dimensions dynamic that have a letter in `shapes`; fold constants but never weights."""
     dynamic = {name: _dynamic_dimensions(shapes.get(name, "")) for name in inputs}
@@ -180,6 +218,7 @@ def _trace(module: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, str],
             model: ir.Model = program.model
             _rename_buffers(model.graph, {name for name, _ in module.named_parameters(remove_duplicate=False)})
             optimize_ir(model, should_fold=_reads_no_weight, onnx_shape_inference=False)
+            simplify(model.graph)
     except Exception as error:  # torch.export fails in many ways; all of them mean the same here
         raise ModelError(f"torch.onnx.export cannot trace this model: {one_line(error)[:300]}") from error
     return model

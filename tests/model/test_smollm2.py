@@ -1,5 +1,7 @@
 """A real model: the tokens of chained shards are those of Hugging Face's own generation."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hyperlane.generate.tokenizer import Tokenizer
 from hyperlane.transport.frame import Run
-from tests.fixtures_model import Chain, Exported
+from tests.fixtures_model import SMOLLM2, Chain, Exported
 
 TOKENS = 64
 PROMPTS = (
@@ -26,9 +28,13 @@ def prompts(smollm2: Exported) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def hf(smollm2: Exported) -> PreTrainedModel:
+def hf() -> PreTrainedModel:
     """The weights as transformers itself reads them from the GGUF file."""
-    folder, file = smollm2.checkpoint.folder, smollm2.checkpoint.gguf_file
+    package, file = SMOLLM2.removeprefix("package:").split("/")
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations
+    folder = spec.submodule_search_locations[0]
     return AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
 
 

@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import save_file
 
 from hyperlane.errors import ModelError
+from hyperlane.generate.tokenizer import Tokenizer
 from hyperlane.model.check import reference
 from hyperlane.model.source import resolve
-from tests.fixtures_model import SMOLLM2, TINY
+from tests.fixtures_model import SMOLLM2, TINY, Exported
 
 
 @pytest.fixture
@@ -63,11 +64,22 @@ def test_identity_follows_the_content(folder: Path, tmp_path: Path) -> None:
     assert resolve(str(copy)).identity != before
 
 
-def test_a_file_of_an_installed_package_is_found_without_importing_it() -> None:
+def test_a_file_of_an_installed_package_is_found_without_importing_it(smollm2: Exported) -> None:
     checkpoint = resolve(SMOLLM2)
+    assert checkpoint.identity == smollm2.checkpoint.identity
     assert (checkpoint.config.model_type, checkpoint.config.num_hidden_layers) == ("llama", 30)
     assert checkpoint.tensor("model.layers.29.self_attn.q_proj.weight").shape == (576, 576)
     assert torch.equal(checkpoint.tensor("lm_head.weight"), checkpoint.tensor("model.embed_tokens.weight"))
+
+
+def test_a_store_keeps_what_was_parsed_out_of_a_gguf_file(smollm2: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = smollm2.checkpoint
+    assert (parsed.folder, parsed.gguf_file) == (next((smollm2.store.root / "gguf").iterdir()), None)
+    monkeypatch.setattr("gguf.GGUFReader", None)
+    monkeypatch.setattr("hyperlane.model.weights.gguf.GGUFReader", None)
+    again = resolve(SMOLLM2, store=smollm2.store)
+    assert (again.identity, again.config.hidden_size) == (parsed.identity, 576)
+    assert Tokenizer.load(again).encode_chat([("user", "Hi")])[-1] == Tokenizer.load(parsed).encode("\n")[0]
 
 
 def test_random_weights_follow_the_seed() -> None:

@@ -20,6 +20,7 @@ class Family:
     embedding: str = "embed_tokens"
     head: str = "lm_head"  # of the whole model
     base: str = "model"  # HF's base_model_prefix
+    rotates_halves: bool = False  # its rotary embedding pairs element i of a head with i + half: a fused operator
     foreign_prefixes: tuple[str, ...] = ()  # what checkpoints may put before the names, or in place of `base.`
     text_field: str | None = None  # the field of a multimodal config that describes the language model
     checked: bool = True  # its exports are tested against HF's; else they are compared before use

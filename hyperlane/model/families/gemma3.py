@@ -2,4 +2,6 @@
 
 from hyperlane.model.families import Family
 
-FAMILY = Family(text_field="text_config", foreign_prefixes=("language_model.", "model.language_model."))
+FAMILY = Family(
+    rotates_halves=True, text_field="text_config", foreign_prefixes=("language_model.", "model.language_model.")
+)

@@ -2,4 +2,4 @@
 
 from hyperlane.model.families import Family
 
-FAMILY = Family(base="gpt_neox", norm="final_layer_norm", embedding="embed_in", head="embed_out")
+FAMILY = Family(rotates_halves=True, base="gpt_neox", norm="final_layer_norm", embedding="embed_in", head="embed_out")

@@ -2,4 +2,4 @@
 
 from hyperlane.model.families import Family
 
-FAMILY = Family()
+FAMILY = Family(rotates_halves=True)
