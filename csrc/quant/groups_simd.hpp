@@ -8,6 +8,10 @@
 
 namespace hyperlane {
 
+// A normal half is off by 2^-11 of itself at most, which takes no code beyond the last level. Groups of other
+// scales (denormal, saturated, NaN) are rare and left to the scalar form.
+inline bool needs_no_clip(half_bits scale) { return scale == 0 || (scale >= 0x0400 && scale < 0x7BFF); }
+
 // F16C and NumPy round alike, so do the scalar forms: only speed differs.
 HYPERLANE_AVX2 inline GroupScale scale_of(float absmax, float levels) {
   const float wanted = std::min(absmax / levels, kHalfMax);
@@ -63,12 +67,10 @@ HYPERLANE_AVX2 inline GroupScale group_scale_avx2(const half_bits* values, float
   return scale_of_bits(max_u16(halves), levels);
 }
 
-// Eight codes as int32. The values of a NaN group must be zeroed by the caller.
+// Eight codes as int32, of a group whose scale needs_no_clip.
 template <class T>
-HYPERLANE_AVX2 inline __m256i codes8(const T* values, __m256 inverse, float levels) {
-  __m256 scaled = _mm256_mul_ps(load8(values), inverse);
-  scaled = _mm256_min_ps(_mm256_max_ps(scaled, _mm256_set1_ps(-levels)), _mm256_set1_ps(levels));
-  return _mm256_cvtps_epi32(scaled);
+HYPERLANE_AVX2 inline __m256i codes8(const T* values, __m256 inverse) {
+  return _mm256_cvtps_epi32(_mm256_mul_ps(load8(values), inverse));
 }
 
 // The lowest byte of each of eight int32.
@@ -112,10 +114,8 @@ HYPERLANE_AVX512 inline GroupScale group_scale_avx512(const half_bits* values, f
 }
 
 template <class T>
-HYPERLANE_AVX512 inline __m512i codes16(const T* values, __m512 inverse, float levels) {
-  __m512 scaled = _mm512_mul_ps(load16(values), inverse);
-  scaled = _mm512_min_ps(_mm512_max_ps(scaled, _mm512_set1_ps(-levels)), _mm512_set1_ps(levels));
-  return _mm512_cvtps_epi32(scaled);
+HYPERLANE_AVX512 inline __m512i codes16(const T* values, __m512 inverse) {
+  return _mm512_cvtps_epi32(_mm512_mul_ps(load16(values), inverse));
 }
 
 HYPERLANE_AVX512 inline void store16(float* out, __m512 values) { _mm512_storeu_ps(out, values); }

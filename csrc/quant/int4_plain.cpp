@@ -52,15 +52,15 @@ template <class T>
 HYPERLANE_AVX2 void encode_avx2(const T* values, std::size_t groups, half_bits* scales, std::uint8_t* out) {
   for (std::size_t g = 0; g < groups; ++g, values += kGroup, out += kBytes) {
     const GroupScale scale = group_scale_avx2(values, kLevels);
-    scales[g] = scale.half;
-    if (scale.half == kHalfNan) {
-      std::fill(out, out + kBytes, static_cast<std::uint8_t>(kBias | kBias << 4));
+    if (!needs_no_clip(scale.half)) {
+      scales[g] = encode_group(values, kGroup, out);
       continue;
     }
+    scales[g] = scale.half;
     const __m256 inverse = _mm256_set1_ps(scale.inverse);
     for (std::size_t i = 0; i < kBytes; i += 8) {
-      const __m256i low = codes8(values + i, inverse, kLevels);
-      const __m256i high = codes8(values + kBytes + i, inverse, kLevels);
+      const __m256i low = codes8(values + i, inverse);
+      const __m256i high = codes8(values + kBytes + i, inverse);
       const __m256i pair = _mm256_add_epi32(_mm256_slli_epi32(high, 4), low);
       store_bytes8(out + i, _mm256_add_epi32(pair, _mm256_set1_epi32(kBias | kBias << 4)));
     }
@@ -89,15 +89,15 @@ HYPERLANE_AVX512 void encode_avx512(const T* values, std::size_t groups, half_bi
                                     std::uint8_t* out) {
   for (std::size_t g = 0; g < groups; ++g, values += kGroup, out += kBytes) {
     const GroupScale scale = group_scale_avx512(values, kLevels);
-    scales[g] = scale.half;
-    if (scale.half == kHalfNan) {
-      std::fill(out, out + kBytes, static_cast<std::uint8_t>(kBias | kBias << 4));
+    if (!needs_no_clip(scale.half)) {
+      scales[g] = encode_group(values, kGroup, out);
       continue;
     }
+    scales[g] = scale.half;
     const __m512 inverse = _mm512_set1_ps(scale.inverse);
     for (std::size_t i = 0; i < kBytes; i += 16) {
-      const __m512i low = codes16(values + i, inverse, kLevels);
-      const __m512i high = codes16(values + kBytes + i, inverse, kLevels);
+      const __m512i low = codes16(values + i, inverse);
+      const __m512i high = codes16(values + kBytes + i, inverse);
       const __m512i pair = _mm512_add_epi32(_mm512_slli_epi32(high, 4), low);
       const __m512i biased = _mm512_add_epi32(pair, _mm512_set1_epi32(kBias | kBias << 4));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm512_cvtepi32_epi8(biased));

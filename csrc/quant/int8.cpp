@@ -44,13 +44,13 @@ template <class T>
 HYPERLANE_AVX2 void encode_avx2(const T* values, std::size_t groups, half_bits* scales, std::uint8_t* out) {
   for (std::size_t g = 0; g < groups; ++g, values += kGroup, out += kBytes) {
     const GroupScale scale = group_scale_avx2(values, kLevels);
-    scales[g] = scale.half;
-    if (scale.half == kHalfNan) {
-      std::fill(out, out + kBytes, std::uint8_t{0});
+    if (!needs_no_clip(scale.half)) {
+      scales[g] = encode_group(values, kGroup, out);
       continue;
     }
+    scales[g] = scale.half;
     const __m256 inverse = _mm256_set1_ps(scale.inverse);
-    for (std::size_t i = 0; i < kBytes; i += 8) store_bytes8(out + i, codes8(values + i, inverse, kLevels));
+    for (std::size_t i = 0; i < kBytes; i += 8) store_bytes8(out + i, codes8(values + i, inverse));
   }
 }
 
@@ -71,14 +71,14 @@ HYPERLANE_AVX512 void encode_avx512(const T* values, std::size_t groups, half_bi
                                     std::uint8_t* out) {
   for (std::size_t g = 0; g < groups; ++g, values += kGroup, out += kBytes) {
     const GroupScale scale = group_scale_avx512(values, kLevels);
-    scales[g] = scale.half;
-    if (scale.half == kHalfNan) {
-      std::fill(out, out + kBytes, std::uint8_t{0});
+    if (!needs_no_clip(scale.half)) {
+      scales[g] = encode_group(values, kGroup, out);
       continue;
     }
+    scales[g] = scale.half;
     const __m512 inverse = _mm512_set1_ps(scale.inverse);
     for (std::size_t i = 0; i < kBytes; i += 16) {
-      const __m512i codes = codes16(values + i, inverse, kLevels);
+      const __m512i codes = codes16(values + i, inverse);
       _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm512_cvtepi32_epi8(codes));
     }
   }
