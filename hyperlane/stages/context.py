@@ -92,7 +92,7 @@ class Context:
                     model.revision,
                     model.architecture,
                     model.seed,
-                    self.store.digest_of,
+                    self.store,
                     abandon_on_cancel=True,
                 )
                 self.inputs["model"] = self._checkpoint.identity
