@@ -11,6 +11,7 @@
 
 #include "quant/arrays.hpp"
 #include "quant/half.hpp"
+#include "quant/rotated_plan.hpp"
 
 namespace hyperlane {
 namespace {
@@ -151,7 +152,52 @@ class RotatedCodec {
     return decode_rows(static_cast<const std::uint8_t*>(data.ptr), bytes, values, half, shape.rows);
   }
 
+  // A RotatedPlan and its arrays.
+  py::bytes plan() const {
+    std::string memory;
+    const auto append = [&](const auto* values, std::size_t count) {
+      memory.append(reinterpret_cast<const char*>(values), count * sizeof *values);
+    };
+    const RotatedPlan header = plan_header();
+    append(&header, 1);
+    append(codec_.mean.data(), codec_.width);
+    append(codec_.forward.data(), codec_.width);
+    append(codec_.backward.data(), codec_.width);
+    for (std::uint32_t i = 0; i < codec_.width; ++i) append(codec_.order.empty() ? &i : &codec_.order[i], 1);
+    std::uint32_t scale_at = 2, code_at = 2 + static_cast<std::uint32_t>(codec_.scale_count);
+    for (const Block& block : codec_.blocks) {
+      const PlanBlock part{static_cast<std::uint32_t>(block.start),
+                           static_cast<std::uint32_t>(block.size),
+                           static_cast<std::uint32_t>(block.bits),
+                           scale_at,
+                           code_at,
+                           static_cast<std::uint32_t>(block.code_bytes)};
+      append(&part, 1);
+      scale_at += block.bits > 0;
+      code_at += part.code_bytes;
+    }
+    return memory;
+  }
+
  private:
+  RotatedPlan plan_header() const {
+    RotatedPlan plan{};
+    plan.quantizer = static_cast<std::uint32_t>(codec_.quantizer);
+    plan.width = static_cast<std::uint32_t>(codec_.width);
+    plan.block_count = static_cast<std::uint32_t>(codec_.blocks.size());
+    plan.row_bytes = static_cast<std::uint32_t>(codec_.row_bytes);
+    plan.trial_count = static_cast<std::uint32_t>(codec_.trials.size());
+    plan.limit = codec_.limit;
+    std::copy(codec_.trials.begin(), codec_.trials.end(), plan.trials);
+    std::copy(codec_.id.begin(), codec_.id.end(), plan.id);
+    for (int bits = 1; bits <= kMaxBits; ++bits) {
+      std::copy_n(codec_.books[bits].levels, 64, plan.levels[bits]);
+      for (int code = 0; code + 1 < 1 << bits; ++code)
+        plan.midpoints[bits][code] = (plan.levels[bits][code] + plan.levels[bits][code + 1]) * 0.5f;
+    }
+    return plan;
+  }
+
   void add_blocks(const std::vector<std::array<std::size_t, 3>>& blocks) {
     codec_.scale_count = 0;
     std::size_t code_bytes = 0, next = 0;
@@ -293,6 +339,7 @@ void bind_rotated(pybind11::module_& module) {
            py::arg("trials"), py::arg("isa") = "")
       .def("encode", &RotatedCodec::encode, py::arg("rows"), py::arg("positions"), py::arg("out"),
            "Writes the payload to `out` (uint8) and returns its bytes.")
+      .def("plan", &RotatedCodec::plan, "The tables as one piece of memory, for the kernels on a GPU.")
       .def("decode", &RotatedCodec::decode, py::arg("payload"), py::arg("rows"),
            "Writes the rows; returns '' or what is wrong with the payload.");
 }
