@@ -1,5 +1,6 @@
 """From hidden states to a boundary's tables, and the measures that admit a codec there."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hyperlane.transport.codec.rotated import OUTLIER_ROW
 from hyperlane.transport.codec.rotation import blocks
 from hyperlane.transport.codec.tables import MAX_BITS, Tables
 
+CALIBRATION_TEXT = Path(__file__).with_name("calibration.txt")
 SMALLEST_SCALE = np.float16(2**-6)
 SB4_BITS = 3.94  # a value, RMS and scales counted
 _LEAST_BITS = 3.5
@@ -65,9 +67,7 @@ def relative_error(
     exact = hidden_RD.astype(np.float64)
     wrong = decoded_RD.astype(np.float64) - exact
     energy = (exact * exact).sum(axis=1)
-    return float(
-        np.divide((wrong * wrong).sum(axis=1), energy, where=energy > 0, out=np.zeros_like(energy)).mean()
-    )
+    return float(np.divide((wrong * wrong).sum(axis=1), energy, where=energy > 0, out=np.zeros_like(energy)).mean())
 
 
 def kl_divergence(exact_NV: NDArray[np.float32], coded_NV: NDArray[np.float32]) -> NDArray[np.float64]:
