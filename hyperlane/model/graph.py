@@ -36,20 +36,21 @@ class Template:
     dtype: np.dtype[Any]
 
     def fill(self, read: Callable[[str], torch.Tensor], quantization: Quantization) -> Iterator[memoryview]:
-        """The weight file in chunks, reading one tensor at a time."""
+        """The weight file in chunks, holding one tensor at a time."""
         for weight in self.weights:
-            tensor = read(weight.parameter)
-            if tuple(tensor.shape) != weight.shape:
-                found, expected = list(tensor.shape), list(weight.shape)
-                raise ModelError(f"{weight.parameter} has shape {found} where the config says {expected}")
-            values = tensor.float().numpy().astype(self.dtype, copy=False)
-            for array in pack(weight, values, quantization):
+            for array in self._pack(weight, read, quantization):
                 yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
                 yield memoryview(bytes(-array.nbytes % ALIGNMENT))
 
-
-def pack(weight: Weight, values: NDArray[np.floating[Any]], quantization: Quantization) -> tuple[NDArray[Any], ...]:
-    return (values,) if weight.role is None else quantization.pack(weight.role, values)
+    def _pack(
+        self, weight: Weight, read: Callable[[str], torch.Tensor], quantization: Quantization
+    ) -> Iterator[NDArray[Any]]:
+        tensor = read(weight.parameter)
+        found, expected = list(tensor.shape), list(weight.shape)
+        if found != expected:
+            raise ModelError(f"{weight.parameter} has shape {found} where the config says {expected}")
+        values = tensor.float().numpy().astype(self.dtype, copy=False)
+        yield from (values,) if weight.role is None else quantization.pack(weight.role, values)
 
 
 def stored(

@@ -1,11 +1,13 @@
 import os
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
+import torch
 
-from hyperlane.errors import StoreError
+from hyperlane.errors import ModelError, StoreError
 from hyperlane.model.assemble import assemble, shard_blobs, shard_parts
 from hyperlane.model.export import export, manifest_key
 from hyperlane.model.source import Checkpoint, resolve
@@ -65,6 +67,32 @@ def test_an_interrupted_export_leaves_nothing_half_written_and_goes_on(checkpoin
         export(checkpoint, store, "float32", NONE, stop)
     assert not list(tmp_path.rglob(".new-*"))
     assert export(checkpoint, store, "float32", NONE).exported == 4
+
+
+def test_one_tensor_is_held_at_a_time(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    class Watched:
+        def __init__(self) -> None:
+            self.alive: list[weakref.ref[torch.Tensor]] = []
+
+        def read(self, name: str) -> torch.Tensor:
+            assert [tensor for tensor in self.alive if tensor() is not None] == []
+            tensor = checkpoint.weights.read(name)
+            self.alive.append(weakref.ref(tensor))
+            return tensor
+
+    watched = Watched()
+    export(replace(checkpoint, weights=watched), LayerStore(tmp_path), "float32", Int8())
+    assert len(watched.alive) == 1 + 4 * 9 + 2
+
+
+def test_a_tensor_of_another_shape_is_named(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    class Transposed:
+        def read(self, name: str) -> torch.Tensor:
+            return checkpoint.weights.read(name).T
+
+    wrong = replace(checkpoint, weights=Transposed())
+    with pytest.raises(ModelError, match=r"embed_tokens\.weight has shape \[64, 260\] where .* \[260, 64\]"):
+        export(wrong, LayerStore(tmp_path), "float32", NONE)
 
 
 def test_a_disk_that_fills_up_is_named(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
