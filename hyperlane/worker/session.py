@@ -248,6 +248,8 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         providers: list[Any] = ["CPUExecutionProvider"]
         if self._place[0] == "cuda":
+            if "CUDAExecutionProvider" not in self._runtime.get_available_providers():
+                raise ValueError("this onnxruntime has no CUDA; install hyperlane[gpu], or use device=cpu")
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": self._place[1]}))
         return self._runtime.InferenceSession(graph_path, options, providers=providers)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
@@ -129,6 +130,12 @@ def test_a_shard_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match=r"cannot load the shard broken\.onnx: .+") as caught:
         Session(tmp_path / "broken.onnx", slots=1, context=8, threads=1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_the_runtime_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(WorkerError, match=r"no CUDA; install hyperlane\[gpu\], or use device=cpu"):
+        Session(tmp_path / "any.onnx", slots=1, context=8, threads=1, device="cuda:0")
 
 
 def test_a_missing_runtime_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
