@@ -40,8 +40,8 @@ bench: setup
 # The generated code refuses a protobuf older than its generator, so it is made by an old one, outside of the venv.
 proto:
 	$(PYTHON) -m venv build/proto-venv
-	build/proto-venv/bin/pip install --quiet 'grpcio-tools==1.71.2' 'setuptools<80'
-	build/proto-venv/bin/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. proto/hyperlane/control/worker.proto
+	build/proto-venv/bin/pip install --quiet 'grpcio-tools==1.62.3' 'setuptools<80'
+	build/proto-venv/bin/python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. proto/hyperlane/control/worker.proto
 
 clean:
 	rm -rf $(VENV) build dist outputs

@@ -145,9 +145,9 @@ def _answer(context: Context, tokenizer: Tokenizer, jobs: _Jobs, ready: "Future[
         sampling, limits = engine.sampling, engine.limits
         ready.set_result(deployment)
         for job in iter(jobs.get, None):
-            engine.sampling = replace(sampling, **job.sampling)
-            engine.limits = replace(limits, max_new_tokens=job.max_new_tokens or limits.max_new_tokens)
             try:
+                engine.sampling = replace(sampling, **job.sampling)
+                engine.limits = replace(limits, max_new_tokens=job.max_new_tokens or limits.max_new_tokens)
                 prompts = [Prompt(i, text, encode(text, config, tokenizer)) for i, text in enumerate(job.prompts)]
                 job.done.set_result(engine.run(prompts, job.on_text, lambda: None))
             except Exception as error:  # whatever it is belongs to the caller who waits for this job

@@ -357,7 +357,7 @@ def _check(config: Config) -> None:
     _require(generate.context >= 2, "generate.context", generate.context, "2 or more")
     _require(1 <= generate.slots <= 65535, "generate.slots", generate.slots, "1 to 65535")
     _require(generate.lanes >= 0, "generate.lanes", generate.lanes, "0 (one a worker) or more")
-    _require(generate.prefill_chunk >= 1, "generate.prefill_chunk", generate.prefill_chunk, "1 or more")
+    _require(1 <= generate.prefill_chunk <= 65535, "generate.prefill_chunk", generate.prefill_chunk, "1 to 65535")
     _require(transport.queue_depth >= 1, "transport.queue_depth", transport.queue_depth, "1 or more")
     _require(
         transport.max_frame_bytes >= 4096,
