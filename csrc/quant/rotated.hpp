@@ -56,7 +56,7 @@ struct Rotated {
 
 // Floats that the kernels work in, for each row.
 inline std::size_t room_size(const Rotated& codec) {
-  return codec.mean.size() + 20 * codec.blocks.size() + 16;
+  return codec.mean.size() + (20 + kBlock) * codec.blocks.size() + 16;
 }
 
 // What differs between instruction sets. Blocks of less than 64 always take the scalar form.

@@ -82,13 +82,23 @@ struct Avx2 {
     }
   }
 
+  static void store_codes(const I* code, std::uint8_t* p) {
+    for (int i = 0; i < 8; i += 4) {
+      const I low = in_order(_mm256_packus_epi32(code[i], code[i + 1]));
+      const I high = in_order(_mm256_packus_epi32(code[i + 2], code[i + 3]));
+      _mm256_storeu_si256(reinterpret_cast<I*>(p + 8 * i), in_order(_mm256_packus_epi16(low, high)));
+    }
+  }
+  static I in_order(I packed) { return _mm256_permute4x64_epi64(packed, 0xD8); }  // packs work in halves
   template <int BITS>
-  static void store_planes(const I* code, std::uint8_t* p) {
-    for (int plane = 0; plane < BITS; ++plane)
-      for (int i = 0; i < 8; ++i) {
-        const I top = _mm256_slli_epi32(code[i], 31 - (BITS - 1 - plane));
-        p[8 * plane + i] = static_cast<std::uint8_t>(_mm256_movemask_ps(_mm256_castsi256_ps(top)));
+  static void store_planes(const std::uint8_t* codes, std::uint8_t* p) {
+    for (int half = 0; half < 2; ++half) {
+      const I bytes = _mm256_loadu_si256(reinterpret_cast<const I*>(codes + 32 * half));
+      for (int plane = 0; plane < BITS; ++plane) {
+        const int bits = _mm256_movemask_epi8(_mm256_slli_epi16(bytes, 8 - BITS + plane));
+        std::memcpy(p + 8 * plane + 4 * half, &bits, sizeof bits);
       }
+    }
   }
   template <int BITS>
   static void load_planes(const std::uint8_t* p, I* code) {

@@ -125,9 +125,10 @@ struct Avx512 {
   }
   static I transposed() { return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); }
 
+  static void store_codes(const I* code, std::uint8_t* p) { _mm512_storeu_si512(p, to_bytes(code)); }
   template <int BITS>
-  static void store_planes(const I* code, std::uint8_t* p) {
-    const I bytes = to_bytes(code);
+  static void store_planes(const std::uint8_t* codes, std::uint8_t* p) {
+    const I bytes = _mm512_loadu_si512(codes);
 #pragma GCC unroll 6
     for (int plane = 0; plane < BITS; ++plane) {
       const __mmask64 bits = _mm512_test_epi8_mask(bytes, _mm512_set1_epi8(1 << (BITS - 1 - plane)));

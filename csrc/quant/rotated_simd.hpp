@@ -86,32 +86,26 @@ struct Simd {
     V::sum_each(parts, sums);
   }
 
-  // The squared error of a block under each of its scales.
+  // The squared error of a block under each of its scales, and the codes of each, a byte a code.
   template <int BITS, int TRIALS>
-  static void trial_errors(const Codebook& book, const F* v, const float* steps, const float* inverses,
-                           float* errors) {
+  static void try_block(const Codebook& book, const F* v, const float* steps, const float* inverses,
+                        float* errors, std::uint8_t* codes) {
     F parts[4] = {V::set(0), V::set(0), V::set(0), V::set(0)};
 #pragma GCC unroll 4
     for (int trial = 0; trial < TRIALS; ++trial) {
       F squares[N];
+      I code[N];
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) {
-        const I code = V::template search<BITS>(book, V::mul(v[i], V::set(inverses[trial])));
-        const F level = V::template lookup<(1 << BITS)>(book.levels, code);
+        code[i] = V::template search<BITS>(book, V::mul(v[i], V::set(inverses[trial])));
+        const F level = V::template lookup<(1 << BITS)>(book.levels, code[i]);
         const F wrong = V::sub(v[i], V::mul(level, V::set(steps[trial])));
         squares[i] = V::mul(wrong, wrong);
       }
       parts[trial] = fold(squares);
+      V::store_codes(code, codes + trial * kBlock);
     }
     V::sum_each(parts, errors);
-  }
-
-  template <int BITS>
-  static void write_codes(const Codebook& book, const F* v, float inverse, std::uint8_t* codes) {
-    I code[N];
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) code[i] = V::template search<BITS>(book, V::mul(v[i], V::set(inverse)));
-    V::template store_planes<BITS>(code, codes);
   }
 
   // Calls `with` with the number of bits as a constant.
@@ -279,16 +273,18 @@ struct Simd {
     const std::size_t count = codec.blocks.size();
     float *scale_codes = work, *steps = work + 4 * count, *inverses = work + 8 * count,
           *errors = work + 12 * count;
+    auto* trial_codes = reinterpret_cast<std::uint8_t*>(work + 16 * count);
     try_scales(codec, count, gains, scale_codes, steps, inverses);
     for (std::size_t b = 0; b < count && codec.blocks[b].size == kBlock; ++b) {
       F v[N];
       read(values + codec.blocks[b].start, v);
       const float *step = steps + 4 * b, *inverse = inverses + 4 * b;
       if (codec.quantizer == Quantizer::nf4)
-        trial_errors<4, 4>(codec.books[4], v, step, inverse, errors + 4 * b);
+        try_block<4, 4>(codec.books[4], v, step, inverse, errors + 4 * b, trial_codes + 4 * kBlock * b);
       else
         dispatch(codec.blocks[b].bits, [&](auto bits) {
-          trial_errors<bits(), 3>(codec.books[bits()], v, step, inverse, errors + 4 * b);
+          try_block<bits(), 3>(codec.books[bits()], v, step, inverse, errors + 4 * b,
+                               trial_codes + 4 * kBlock * b);
         });
     }
     bool fits = true;
@@ -297,10 +293,8 @@ struct Simd {
       if (!block.bits) continue;
       if (block.size == kBlock) {
         const std::size_t best = 4 * b + least(errors + 4 * b, codec.trials.size());
-        F v[N];
-        read(values + block.start, v);
-        dispatch(block.bits,
-                 [&](auto bits) { write_codes<bits()>(codec.books[bits()], v, inverses[best], codes); });
+        const std::uint8_t* chosen = trial_codes + kBlock * best;
+        dispatch(block.bits, [&](auto bits) { V::template store_planes<bits()>(chosen, codes); });
         *scales++ = static_cast<std::uint8_t>(static_cast<std::int32_t>(scale_codes[best]));
         fits &= gains[b] * codec.trials.back() <= kLargestScale;
       } else {
