@@ -1,12 +1,51 @@
 """Blocks of integers with a scale and a zero point each, as ONNX Runtime's MatMulNBits stores them."""
 
 import logging
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane.quantization import Array, Operator, Role
+from hyperlane.quantization.none import NoQuantization
+
+
+@dataclass(kw_only=True, slots=True)
+class Blocks:
+    """Blocks of `block_size` values along K, of `bits` each; `embedding`: the vocabulary's rows too.
+
+    accuracy_level 4 lets ONNX Runtime round the activations to INT8 as it multiplies; 1 keeps them FP32.
+    """
+
+    bits: ClassVar[int]
+    block_size: int = 32
+    accuracy_level: int = 4
+    embedding: bool = True
+
+    @property
+    def name(self) -> str:
+        kept = "" if self.embedding else "-fullembedding"
+        return f"int{self.bits}-b{self.block_size}-a{self.accuracy_level}{kept}"
+
+    def layout(self, role: Role, shape_NK: tuple[int, int], dtype: np.dtype[Any]) -> tuple[Array, ...]:
+        if not self._applies(role, shape_NK):
+            return NoQuantization().layout(role, shape_NK, dtype)
+        return block_layout(role, shape_NK, dtype, self.bits, self.block_size)
+
+    def pack(self, role: Role, weight_NK: NDArray[np.floating[Any]]) -> tuple[NDArray[Any], ...]:
+        if not self._applies(role, weight_NK.shape):
+            return NoQuantization().pack(role, weight_NK)
+        return pack_blocks(role, weight_NK, self.bits, self.block_size)
+
+    def operator(self, role: Role, shape_NK: tuple[int, int]) -> Operator:
+        if not self._applies(role, shape_NK):
+            return NoQuantization().operator(role, shape_NK)
+        return block_operator(role, shape_NK, self.bits, self.block_size, self.accuracy_level)
+
+    def _applies(self, role: Role, shape_NK: tuple[int, ...]) -> bool:
+        """GatherBlockQuantized takes whole blocks only."""
+        return role == "matmul" or (self.embedding and shape_NK[1] % self.block_size == 0)
 
 
 def block_layout(
