@@ -41,20 +41,14 @@ def test_a_dependency_has_one_door(package: str) -> None:
     assert [user for user in users if not user.startswith(DOORS[package])] == []
 
 
-@pytest.mark.parametrize(
-    "module", ["hyperlane.worker.__main__", "hyperlane.worker.serve", "hyperlane.worker.session"]
-)
+@pytest.mark.parametrize("module", ["hyperlane.worker.__main__", "hyperlane.worker.serve", "hyperlane.worker.session"])
 def test_a_worker_reads_no_torch(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'transformers', 'onnx', 'hydra') if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_help_is_quick_because_it_reads_no_torch() -> None:
     code = "import sys, hyperlane.__main__; print([m for m in ('torch', 'transformers', 'onnx') if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

@@ -14,6 +14,7 @@
 namespace py = pybind11;
 
 namespace hyperlane {
+void bind_rotated_cuda(py::module_& module);
 namespace {
 
 void* pointer(std::uintptr_t address) { return reinterpret_cast<void*>(address); }
@@ -75,6 +76,7 @@ void bind_cuda(py::module_& module) {
   py::module_ cuda = module.def_submodule("cuda");
   cuda.def("device_count", &hyperlane::device_count, "GPUs that can be used; 0 without a driver.");
   hyperlane::bind_int4_plain_cuda(cuda);
+  hyperlane::bind_rotated_cuda(cuda);
   hyperlane::bind_memory(cuda);
 }
 #endif

@@ -152,6 +152,8 @@ class RotatedCodec {
     return decode_rows(static_cast<const std::uint8_t*>(data.ptr), bytes, values, half, shape.rows);
   }
 
+  std::size_t row_bytes() const { return codec_.row_bytes; }
+
   // A RotatedPlan and its arrays.
   py::bytes plan() const {
     std::string memory;
@@ -339,6 +341,7 @@ void bind_rotated(pybind11::module_& module) {
            py::arg("trials"), py::arg("isa") = "")
       .def("encode", &RotatedCodec::encode, py::arg("rows"), py::arg("positions"), py::arg("out"),
            "Writes the payload to `out` (uint8) and returns its bytes.")
+      .def_property_readonly("row_bytes", &RotatedCodec::row_bytes, "Of a coded row.")
       .def("plan", &RotatedCodec::plan, "The tables as one piece of memory, for the kernels on a GPU.")
       .def("decode", &RotatedCodec::decode, py::arg("payload"), py::arg("rows"),
            "Writes the rows; returns '' or what is wrong with the payload.");

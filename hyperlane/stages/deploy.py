@@ -23,7 +23,7 @@ async def run(context: Context) -> Deployment:
         )
     shards: dict[str, Shard] = {}
     columns = (TextColumn("deploy: {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=context.console, transient=True) as bar:
+    with Progress(*columns, console=context.console, transient=True, disable=not context.console.is_terminal) as bar:
 
         async def one(placement: Placement) -> None:
             task = bar.add_task(placement.worker, total=None)

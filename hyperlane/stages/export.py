@@ -18,7 +18,7 @@ async def run(context: Context) -> Manifest:
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=context.console, transient=True) as bar:
+    with Progress(*columns, console=context.console, transient=True, disable=not context.console.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
         def progress(part: str, done: int, total: int) -> None:

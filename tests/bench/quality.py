@@ -137,9 +137,7 @@ def _sent(codec: Codec, hidden_RD: np.ndarray, run: Run, totals: Totals) -> np.n
     positions, decoded = np.arange(run.count, dtype=np.uint32), np.empty_like(hidden_RD)
     payload = codec.encode(hidden_RD, positions)
     rows, width = hidden_RD.shape
-    frame = Frame(
-        kind=Kind.HIDDEN, codec=codec.id, rows=rows, width=width, runs=(run,), payload=np.ascontiguousarray(payload).tobytes()
-    )
+    frame = Frame(kind=Kind.HIDDEN, codec=codec.id, rows=rows, width=width, runs=(run,), payload=payload.tobytes())
     codec.decode(frame.payload, positions, decoded)
     totals.frame(frame, hidden_RD, decoded)
     return decoded

@@ -55,15 +55,11 @@ class WorkerProcess:
         self._incoming.put(None)
 
 
-def start_worker(
-    *options: str, namespace: str | None = None, env: dict[str, str] | None = None
-) -> WorkerProcess:
+def start_worker(*options: str, namespace: str | None = None, env: dict[str, str] | None = None) -> WorkerProcess:
     """`hyperlane-worker` with these options, in a network namespace if one is given."""
     inside = ["ip", "netns", "exec", namespace] if namespace else []
     command = [*inside, sys.executable, "-m", "hyperlane.worker", *options]
-    popen = subprocess.Popen(
-        command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    popen = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process = WorkerProcess(popen)
     threading.Thread(target=process.read, daemon=True).start()
     return process

@@ -54,9 +54,7 @@ def test_missing_weights(tmp_path: Path, store: Path) -> None:
 
 
 def test_a_hub_model_without_network(tmp_path: Path, store: Path) -> None:
-    error = error_of(
-        hyperlane(*TINY, "model.source=nobody/nothing", "stages=[export]", cwd=tmp_path, store=store)
-    )
+    error = error_of(hyperlane(*TINY, "model.source=nobody/nothing", "stages=[export]", cwd=tmp_path, store=store))
     assert "cannot fetch nobody/nothing" in error
     assert "model.source=FOLDER" in error
 
@@ -73,9 +71,7 @@ def test_nothing_at_an_address(tmp_path: Path, store: Path) -> None:
 
 
 def test_a_model_that_does_not_fit(tmp_path: Path, store: Path) -> None:
-    error = error_of(
-        hyperlane(*TINY, "generate.context=512", "generate.slots=65535", cwd=tmp_path, store=store)
-    )
+    error = error_of(hyperlane(*TINY, "generate.context=512", "generate.slots=65535", cwd=tmp_path, store=store))
     assert "does not fit" in error
     assert "local-0 needs" in error
 
@@ -157,9 +153,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
         port = str(taken.getsockname()[1])
         for option in ("--control-port", "--data-port"):
             command = [sys.executable, "-m", "hyperlane.worker", "--store", str(tmp_path), option, port]
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=30, env=environment(tmp_path)
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment(tmp_path))
             assert done.returncode == 2
             assert port in done.stderr.splitlines()[-1]
             assert "Traceback" not in done.stderr
@@ -189,8 +183,7 @@ def small_disk(path: Path) -> Iterator[Path]:
     """A file system of 256 KiB; needs root, as CI has."""
     path.mkdir()
     mounted = (
-        os.geteuid() == 0
-        and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", path]).returncode == 0
+        os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", path]).returncode == 0
     )
     if not mounted:
         if os.environ.get("CI"):

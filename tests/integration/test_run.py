@@ -20,9 +20,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    done = hyperlane(
-        *TINY, "prompt=Hello", "transport/codec=raw", cwd=tmp_path_factory.mktemp("first"), store=store
-    )
+    done = hyperlane(*TINY, "prompt=Hello", "transport/codec=raw", cwd=tmp_path_factory.mktemp("first"), store=store)
     assert done.code == 0, done.err
     return done
 
@@ -85,9 +83,7 @@ def test_the_same_config_gives_the_same_digests(first: Done, store: Path, tmp_pa
 def test_export_happens_once_whatever_the_split(first: Done, store: Path, tmp_path: Path) -> None:
     assert first.artifact("export", "manifest.json")["exported"] == 6  # embedding, four layers, head
     for override in ("cluster.workers=3", "partition=knapsack", "partition=manual partition.layers=[3,1]"):
-        done = hyperlane(
-            *TINY, "prompt=Hello", "transport/codec=raw", *override.split(), cwd=tmp_path, store=store
-        )
+        done = hyperlane(*TINY, "prompt=Hello", "transport/codec=raw", *override.split(), cwd=tmp_path, store=store)
         assert done.artifact("export", "manifest.json")["exported"] == 0, override
         assert done.generation["requests"][0]["token_ids"] == first.generation["requests"][0]["token_ids"]
 
@@ -137,9 +133,7 @@ def test_a_sweep_gives_a_folder_a_job_and_one_table(store: Path, tmp_path: Path)
         (prompt, codec) for prompt in ("'one, two'", "'three'") for codec in ("raw", "int4_plain")
     }
     assert len({folder.parent for folder in folders}) == 2, "runs of one deployment stand together"
-    prompts = {
-        json.loads((f / "generate/generation.json").read_text())["requests"][0]["prompt"] for f in folders
-    }
+    prompts = {json.loads((f / "generate/generation.json").read_text())["requests"][0]["prompt"] for f in folders}
     assert prompts == {"one, two", "three"}
 
 

@@ -7,7 +7,7 @@ from hyperlane.transport.codec import scale
 from hyperlane.transport.codec.codebooks import NF4
 from hyperlane.transport.codec.tables import Tables
 
-NAME, ID = "h4", 4
+ID = 4
 SORTED = False
 
 CLIPS = (0.75, 0.85, 0.95, 1.0)

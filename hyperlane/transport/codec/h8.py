@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from hyperlane.transport.codec import e4m3, scale
 from hyperlane.transport.codec.tables import Tables
 
-NAME, ID = "h8", 5
+ID = 5
 SORTED = False
 
 

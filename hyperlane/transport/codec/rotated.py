@@ -125,8 +125,7 @@ class RotatedCodec:
         states[coded[fits]] = CODED
         chosen = dict(zip(coded.tolist(), coded_bytes, strict=True))
         records = [
-            chosen[row] if state == CODED else _raw(hidden_RD[row], state)
-            for row, state in enumerate(states.tolist())
+            chosen[row] if state == CODED else _raw(hidden_RD[row], state) for row, state in enumerate(states.tolist())
         ]
         return states, records
 
@@ -178,9 +177,7 @@ class RotatedCodec:
     def _states(self, data: NDArray[np.uint8], rows: int) -> NDArray[np.uint8]:
         head = 8 + -(-rows // 4)
         if len(data) < head:
-            raise TransportError(
-                f"a payload of {len(data)} bytes is too short for {rows} rows; the sender is faulty"
-            )
+            raise TransportError(f"a payload of {len(data)} bytes is too short for {rows} rows; the sender is faulty")
         made_with = data[:8].tobytes()
         if made_with != self.tables.id:
             raise TransportError(

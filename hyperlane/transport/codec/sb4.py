@@ -11,7 +11,7 @@ from hyperlane.transport.codec.codebooks import LLOYD_MAX
 from hyperlane.transport.codec.rotation import halving_sum
 from hyperlane.transport.codec.tables import Tables
 
-NAME, ID = "int4", 3
+ID = 3
 SORTED = True
 GAINS = (0.92, 1.0, 1.1)
 TRIALS = tuple(16 * gain for gain in GAINS)

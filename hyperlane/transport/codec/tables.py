@@ -43,9 +43,7 @@ class Tables:
             and bool((np.sort(self.order_D) == np.arange(width)).all())
         )
         if not sound:
-            raise TransportError(
-                f"codec tables of width {width} are inconsistent; calibrate the boundary again"
-            )
+            raise TransportError(f"codec tables of width {width} are inconsistent; calibrate the boundary again")
 
     @property
     def width(self) -> int:
