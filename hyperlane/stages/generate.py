@@ -15,6 +15,8 @@ from hyperlane.generate.engine import Engine, Limits, Prompt
 from hyperlane.generate.sampling import Sampling
 from hyperlane.generate.scheduler import Scheduler
 from hyperlane.generate.tokenizer import Tokenizer
+from hyperlane.generate.wiring import link_codecs
+from hyperlane.model.store import LayerStore
 from hyperlane.report import summary
 from hyperlane.stages.context import Context
 
@@ -52,7 +54,9 @@ def _generate(context: Context, tokenizer: Tokenizer) -> Generation:
 def open_engine(config: Config, deployment: Deployment, tokenizer: Tokenizer) -> Iterator[tuple[Engine, Chain]]:
     """A wired chain, and an engine that serves requests over it."""
     generate, hops = config.generate, len(deployment.shards)
-    with open_chain(deployment, link_options(config)) as chain:
+    store = LayerStore(config.store.path)
+    links = [link_codecs(boundary, store) for boundary in deployment.boundaries]
+    with open_chain(deployment, links, link_options(config)) as chain:
         scheduler = Scheduler(
             slots=deployment.slots,
             lanes=min(generate.lanes or hops, deployment.slots),
