@@ -168,7 +168,7 @@ class Boundary:
     codec: str
     refused: tuple[str, ...] = measured(default=())  # why better ones fell, one line each
     relative_error: float | None = measured(default=None)  # of a row with `codec`: mean of squared error by square
-    tables: Blob | None = measured(default=None)
+    tables: Blob | None = field(default=None, metadata=_MEASURED)
     prefill: str | None = measured(default=None)  # codec=auto's choice for steps of several tokens a sequence
     decode: str | None = measured(default=None)
 

@@ -37,7 +37,7 @@ class TransportError(HyperlaneError):
     exit_code = 1
 
 
-class TablesMismatch(TransportError):
+class TablesError(TransportError):
     """A frame was made with codec tables that its receiver, `worker`, does not hold."""
 
     def __init__(self, message: str, worker: str = "") -> None:

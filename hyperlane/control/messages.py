@@ -74,7 +74,8 @@ def wiring_from_message(message: Any) -> Wiring:
         **_fields(message, Wiring, "data_addresses", "control_address", *_TABLES),
         data_addresses=tuple(message.data_addresses),
         control_address=message.control_address or None,
-        **{name: _tables_from_message(getattr(message, name)) for name in _TABLES if message.HasField(name)},
+        tables=_tables_from_message(message, "tables"),
+        incoming_tables=_tables_from_message(message, "incoming_tables"),
     )
 
 
@@ -124,8 +125,8 @@ def _tables_to_message(tables: CodecTables | None) -> Any:
     return None if tables is None else pb.CodecTables(**_scalars(tables))
 
 
-def _tables_from_message(message: Any) -> CodecTables:
-    return CodecTables(**_fields(message, CodecTables))
+def _tables_from_message(message: Any, name: str) -> CodecTables | None:
+    return CodecTables(**_fields(getattr(message, name), CodecTables)) if message.HasField(name) else None
 
 
 def _file(blob: Blob) -> Any:

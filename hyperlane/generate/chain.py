@@ -12,7 +12,7 @@ import numpy as np
 
 from hyperlane.artifacts import Deployment, LinkReport, Shard
 from hyperlane.control.client import ControlClient
-from hyperlane.errors import TablesMismatch, TransportError, WorkerError
+from hyperlane.errors import TablesError, TransportError, WorkerError
 from hyperlane.generate.engine import Rows
 from hyperlane.generate.scheduler import Step
 from hyperlane.generate.wiring import RAW, Home, LinkCodecs, wire
@@ -75,7 +75,7 @@ class Chain:
             raise TransportError(f"the result of step {frame.step} came where that of {step.number} was due; run again")
         return _rows(frame)
 
-    def rewire(self, mismatch: TablesMismatch) -> None:
+    def rewire(self, mismatch: TablesError) -> None:
         """Begin an epoch in which the link to the worker that lacks tables carries raw rows."""
         shards = self.deployment.shards
         index = next((i for i, shard in enumerate(shards) if shard.worker == mismatch.worker), 0)
@@ -111,10 +111,10 @@ class Chain:
         ]
         return (first, *rest)
 
-    def _error(self, text: str) -> WorkerError | TablesMismatch:
+    def _error(self, text: str) -> WorkerError | TablesError:
         for shard in self.deployment.shards:
             if text.startswith(f"{MISMATCH}{shard.worker}: "):
-                return TablesMismatch(text, shard.worker)
+                return TablesError(text, shard.worker)
         return WorkerError(text)
 
     def _next_frame(self, check: Callable[[], None]) -> Frame:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane.artifacts import GeneratedText
-from hyperlane.errors import TablesMismatch
+from hyperlane.errors import TablesError
 from hyperlane.generate.sampling import Sampling, sample
 from hyperlane.generate.scheduler import Scheduler, Step
 from hyperlane.generate.stream import StopStrings
@@ -52,7 +52,7 @@ class StepChain(Protocol):
 
     def receive(self, step: Step, check: Callable[[], None]) -> Rows: ...
 
-    def rewire(self, mismatch: TablesMismatch) -> None:
+    def rewire(self, mismatch: TablesError) -> None:
         """Begin anew without the tables that a receiver lacks; what was in flight does not come back."""
 
 
@@ -103,7 +103,7 @@ class Engine:
             while not self.scheduler.idle:
                 try:
                     self._turn(whole_rows, on_text, check)
-                except TablesMismatch as mismatch:
+                except TablesError as mismatch:
                     self.chain.rewire(mismatch)
                     self._resume()
             return tuple(_outcome(self._texts[request]) for request in requests)

@@ -75,7 +75,8 @@ def _codec_time(name: str, rows: int, width: int, dtype: str) -> CodecTime:
     positions_R = np.arange(1, rows + 1, dtype=np.uint32)
     codec: Codec = make_codec(name, calibrate(hidden_RD) if name in TABLED_NAMES else None)
     out_RD = np.empty_like(hidden_RD)
-    encodes_s, decodes_s = [], []
+    encodes_s: list[float] = []
+    decodes_s: list[float] = []
     until_s = time.perf_counter() + CODEC_S
     while not encodes_s or time.perf_counter() < until_s:
         begin_s = time.perf_counter()

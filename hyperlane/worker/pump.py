@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hyperlane.control.types import LinkCounters, Wiring
-from hyperlane.errors import HyperlaneError, TablesMismatch, WorkerError, one_line
+from hyperlane.errors import HyperlaneError, TablesError, WorkerError, one_line
 from hyperlane.transport.codec import Codec
 from hyperlane.transport.frame import MAX_TEXT_BYTES, MISMATCH, WANT_LOGITS, Frame, Kind, row_positions
 from hyperlane.transport.link import Receiver, Sender
@@ -59,7 +59,7 @@ class Pump:
             rows = self._rows(frame)
             result = self.session.run(frame.runs, rows, bool(frame.flags & WANT_LOGITS))
             return self._result_frame(frame, result)
-        except TablesMismatch as error:
+        except TablesError as error:
             return _error_frame(frame, f"{MISMATCH}{self.worker}: {one_line(error)}")
         except HyperlaneError as error:
             return _error_frame(frame, f"worker {self.worker}: {one_line(error)}")
@@ -78,7 +78,7 @@ class Pump:
         codec = self.codecs.incoming.get(frame.codec)
         if codec is None:
             made_with = bytes(frame.payload[:8]).hex()
-            raise TablesMismatch(
+            raise TablesError(
                 f"a frame of codec {frame.codec} was made with codec tables {made_with}, this end holds none"
             )
         return codec

@@ -128,7 +128,7 @@ def _make_worker(
         data_port=ports.data_port,
     )
     parts = live_parts(options, ports.receiver, lambda: worker.about.name, spawn)
-    return Worker(
+    worker = Worker(
         about,
         LayerStore(options.store),
         parts,
@@ -136,6 +136,7 @@ def _make_worker(
         rejected=lambda: ports.receiver.rejected,
         received_bytes=lambda: ports.receiver.wire_bytes,
     )
+    return worker
 
 
 @asynccontextmanager
