@@ -171,6 +171,8 @@ class Boundary:
     tables: Blob | None = field(default=None, metadata=_MEASURED)
     prefill: str | None = measured(default=None)  # codec=auto's choice for steps of several tokens a sequence
     decode: str | None = measured(default=None)
+    bytes_per_s: float | None = measured(default=None)  # of the link, where codec=auto measured it
+    latency_s: float | None = measured(default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

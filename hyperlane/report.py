@@ -40,9 +40,11 @@ def rows(generation: Generation, boundaries: Sequence[Boundary]) -> dict[str, st
 
 def describe(boundary: Boundary) -> str:
     """A boundary's codec, and why it is not the one asked for."""
-    phases = (boundary.prefill, boundary.decode)
-    codec = boundary.codec if None in phases else f"prefill {boundary.prefill}, decode {boundary.decode}"
-    return codec + (f" ({'; '.join(boundary.refused)})" if boundary.refused else "")
+    codec, why = boundary.codec, list(boundary.refused)
+    if boundary.bytes_per_s is not None and boundary.latency_s is not None:
+        codec = f"prefill {boundary.prefill}, decode {boundary.decode}"
+        why.append(f"link of {8e-6 * boundary.bytes_per_s:,.0f} Mbit/s and {1e3 * boundary.latency_s:.2g} ms")
+    return codec + (f" ({'; '.join(why)})" if why else "")
 
 
 def _wire_bytes(links: Sequence[LinkReport]) -> int:

@@ -10,7 +10,7 @@ from hyperlane.errors import ClusterError
 from hyperlane.model.assemble import assemble, shard_blobs
 from hyperlane.model.store import LayerStore
 from hyperlane.report import describe
-from hyperlane.stages import selftest
+from hyperlane.stages import links, selftest
 from hyperlane.stages.context import Context
 
 
@@ -38,7 +38,7 @@ async def run(context: Context) -> Deployment:
                 nursery.start_soon(one, placement)
     chain = tuple(shards[placement.worker] for placement in plan.placements)
     tested = await selftest.run(context, chain)
-    return Deployment(
+    deployment = Deployment(
         key=manifest.key,
         shards=chain,
         boundaries=selftest.untested(plan) if tested is None else tested.boundaries,
@@ -49,6 +49,9 @@ async def run(context: Context) -> Deployment:
         vocab_size=manifest.vocab_size,
         dtype=manifest.dtype,
     )
+    if selftest.AUTO not in plan.codecs:
+        return deployment
+    return await trio.to_thread.run_sync(links.choose, deployment, context.config)
 
 
 def show(context: Context) -> None:

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from hyperlane.artifacts import Deployment, Generation, WorkerRange
 from hyperlane.config import Config
-from hyperlane.generate.chain import Chain, LinkOptions, open_chain
+from hyperlane.generate.chain import Chain, open_chain
 from hyperlane.generate.engine import Engine, Limits, Prompt
 from hyperlane.generate.sampling import Sampling
 from hyperlane.generate.scheduler import Scheduler
@@ -19,6 +19,7 @@ from hyperlane.generate.wiring import link_codecs
 from hyperlane.model.store import LayerStore
 from hyperlane.report import summary
 from hyperlane.stages.context import Context
+from hyperlane.stages.links import link_options
 
 
 async def run(context: Context) -> Generation:
@@ -88,17 +89,6 @@ def sampling(config: Config) -> Sampling:
         min_p=generate.min_p,
         repetition_penalty=generate.repetition_penalty,
         seed=generate.seed,
-    )
-
-
-def link_options(config: Config) -> LinkOptions:
-    transport = config.transport
-    return LinkOptions(
-        native=transport.native,
-        queue_depth=transport.queue_depth,
-        max_frame_bytes=transport.max_frame_bytes,
-        connect_timeout_s=transport.connect_timeout_s,
-        step_timeout_s=transport.step_timeout_s,
     )
 
 

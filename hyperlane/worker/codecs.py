@@ -1,21 +1,20 @@
 """Which codecs a worker uses during one epoch: those it was told, or raw where their tables are unusable."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hyperlane.control.types import CodecTables, Wiring
 from hyperlane.errors import TransportError
-from hyperlane.transport.codec import TABLED_NAMES, Codec, Tables, make_codec, make_decoders
+from hyperlane.transport.codec import TABLED_NAMES, Codec, Decoders, Tables, make_codec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochCodecs:
-    """`prefill` and `decode` encode what goes out; `incoming` reads what comes in, by a frame's codec id."""
+    """`prefill` and `decode` encode what goes out; `incoming` reads what comes in."""
 
     prefill: Codec
     decode: Codec
-    incoming: Mapping[int, Codec]
+    incoming: Decoders
     refused_tables: str = ""
     refused_incoming_tables: str = ""
 
@@ -33,7 +32,7 @@ def open_codecs(wiring: Wiring) -> EpochCodecs:
     return EpochCodecs(
         prefill=prefill,
         decode=decode,
-        incoming=make_decoders(incoming),
+        incoming=Decoders(incoming),
         refused_tables=refused,
         refused_incoming_tables=refused_incoming,
     )

@@ -8,7 +8,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from hyperlane.control.types import LinkCounters, Wiring
 from hyperlane.errors import HyperlaneError, TablesError, WorkerError, one_line
-from hyperlane.transport.codec import Codec
 from hyperlane.transport.frame import MAX_TEXT_BYTES, MISMATCH, WANT_LOGITS, Frame, Kind, row_positions
 from hyperlane.transport.link import Receiver, Sender
 from hyperlane.worker.codecs import EpochCodecs
@@ -71,17 +70,8 @@ class Pump:
         if frame.kind != Kind.HIDDEN:
             raise WorkerError(f"a frame of kind {frame.kind} came where tokens or hidden states belong")
         hidden_RD = np.empty((frame.rows, frame.width), self.dtype)
-        self._decoder(frame).decode(frame.payload, row_positions(frame.runs), hidden_RD)
+        self.codecs.incoming.decode(frame.codec, frame.payload, row_positions(frame.runs), hidden_RD)
         return hidden_RD
-
-    def _decoder(self, frame: Frame) -> Codec:
-        codec = self.codecs.incoming.get(frame.codec)
-        if codec is None:
-            made_with = bytes(frame.payload[:8]).hex()
-            raise TablesError(
-                f"a frame of codec {frame.codec} was made with codec tables {made_with}, this end holds none"
-            )
-        return codec
 
     def _result_frame(self, frame: Frame, result: StepResult) -> Frame:
         if result.hidden_RD is not None:

@@ -1,8 +1,7 @@
 """How hidden rows become bytes: one file a codec. `Codec` says what one is."""
 
-from collections.abc import Mapping
-
 from hyperlane.errors import ConfigError
+from hyperlane.transport.codec.decoders import Decoders
 from hyperlane.transport.codec.int4_plain import Int4Plain
 from hyperlane.transport.codec.int8 import Int8
 from hyperlane.transport.codec.protocol import Codec
@@ -29,11 +28,4 @@ def make_codec(name: str, tables: Tables | None = None) -> Codec:
     return TabledCodec(name, tables)
 
 
-def make_decoders(tables: Tables | None) -> Mapping[int, Codec]:
-    """By a frame's codec id, every codec that can read what comes over a link of these tables."""
-    names = CODEC_NAMES if tables is not None else tuple(_PLAIN)
-    codecs = [make_codec(name, tables) for name in names]
-    return {codec.id: codec for codec in codecs}
-
-
-__all__ = ["CODEC_NAMES", "TABLED_NAMES", "Codec", "Tables", "make_codec", "make_decoders"]
+__all__ = ["CODEC_NAMES", "TABLED_NAMES", "Codec", "Decoders", "Tables", "make_codec"]
