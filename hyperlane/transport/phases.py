@@ -6,8 +6,8 @@ One token a sequence is mostly latency, so it goes raw on a fast network; prompt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LEAST_GAIN = 0.03
-"""A less exact codec must save this share of the time, latency counted: less is not worth its error, or is noise."""
+LEAST_GAIN, LEAST_GAIN_S = 0.03, 20e-6
+"""A less exact codec must save this share of the time, latency counted, and so much: less is noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def fastest(costs: Sequence[Cost], bytes_per_s: float, latency_s: float) -> str:
     """The codec to use; `costs` start with the most exact."""
     best = costs[0]
     for cost in costs[1:]:
-        limit_s = (1 - LEAST_GAIN) * link_time_s(best, bytes_per_s, latency_s)
-        if link_time_s(cost, bytes_per_s, latency_s) < limit_s:
+        time_s = link_time_s(best, bytes_per_s, latency_s)
+        if link_time_s(cost, bytes_per_s, latency_s) < time_s - max(LEAST_GAIN * time_s, LEAST_GAIN_S):
             best = cost
     return best.codec

@@ -58,6 +58,7 @@ def test_stats_tell_what_it_holds(workshop: Workshop, store: LayerStore) -> None
     assert stats.epoch == 7
     assert stats.links[0].wire_bytes == 30
     assert stats.rejected == ("bad magic",)
+    assert stats.received_bytes == 70
 
 
 def test_same_shard_is_not_loaded_again(workshop: Workshop, store: LayerStore) -> None:
