@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hyperlane.arguments import prepare
-from hyperlane.artifacts import Generation
 from hyperlane.config import conf_dir, explain, job_folder, run_folder, to_config
 from hyperlane.errors import HyperlaneError, first_known, one_line
+from hyperlane.report import rows
 from hyperlane.sweep import make_row, write_row
 
 INTERRUPTED = 130
@@ -59,27 +59,29 @@ def _job(composed: DictConfig) -> None:
     """One run; in a sweep a failed one leaves its row too."""
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir).resolve()
-    generation, failure = None, ""
+    figures: dict[str, str] = {}
+    failure = ""
     try:
-        generation = _run_stages(composed, folder)
+        figures = _run_stages(composed, folder)
     except HyperlaneError as error:
         failure = one_line(error)
         raise
     finally:
         if settings.mode == RunMode.MULTIRUN:
-            row = make_row(settings.job.num, list(settings.overrides.task), generation, failure, folder)
+            row = make_row(settings.job.num, list(settings.overrides.task), figures, failure, folder)
             write_row(Path(settings.sweep.dir), row)
     print(f"run: {folder}", flush=True)
 
 
-def _run_stages(composed: DictConfig, folder: Path) -> Generation | None:
+def _run_stages(composed: DictConfig, folder: Path) -> dict[str, str]:
+    """Returns the figures of what was generated, if anything."""
     try:
         return trio.run(_until_signal, composed, folder)
     except BaseExceptionGroup as group:
         raise first_known(group) from group
 
 
-async def _until_signal(composed: DictConfig, folder: Path) -> Generation | None:
+async def _until_signal(composed: DictConfig, folder: Path) -> dict[str, str]:
     """Ctrl-C cancels the stages, so that each cleans up; a second one ends the process at once."""
     config = to_config(composed)
     from hyperlane import runner  # here, so that a wrong configuration is said before torch is read
@@ -89,7 +91,7 @@ async def _until_signal(composed: DictConfig, folder: Path) -> Generation | None
             nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
             context = await runner.run(config, folder)
             nursery.cancel_scope.cancel()
-            return context.generation if "generate" in context.artifacts else None
+            return rows(context.generation, context.deployment.boundaries) if "generate" in context.artifacts else {}
     print(f"interrupted; go on with: run_dir={folder}", file=sys.stderr, flush=True)
     raise KeyboardInterrupt
 

@@ -157,12 +157,42 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Boundary:
+    """How hidden states cross from one shard to the next, as the self-test left it.
+
+    `codec` is the best that passed. With codec=auto a link may use a more exact one in either phase.
+    """
+
+    layer: int  # the last one before the link
+    wanted: str
+    codec: str
+    refused: tuple[str, ...] = measured(default=())  # why better ones fell, one line each
+    relative_error: float | None = measured(default=None)  # of a row with `codec`: mean of squared error by square
+    tables: Blob | None = field(default=None, metadata=_MEASURED)
+    prefill: str | None = measured(default=None)  # codec=auto's choice for steps of several tokens a sequence
+    decode: str | None = measured(default=None)
+    bytes_per_s: float | None = measured(default=None)  # of the link, where codec=auto measured it
+    latency_s: float | None = measured(default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfTest:
+    """What the codecs cost a whole chain, measured on `tokens` of a text; kept by content in the store."""
+
+    key: str
+    tokens: int
+    boundaries: tuple[Boundary, ...]
+    kl: float  # of the next token's distribution against raw, in nats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """The shards of a chain, in chain order."""
+    """The shards of a chain, in chain order, and the boundaries between them."""
 
     key: str
     shards: tuple[Shard, ...]
-    codecs: tuple[str, ...]
+    boundaries: tuple[Boundary, ...]
+    kl: float | None = measured(default=None)  # of the chain against raw, where there was a self-test
     slots: int
     context: int
     hidden_size: int

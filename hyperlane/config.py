@@ -89,6 +89,11 @@ class Generate:
 
 
 @dataclass(kw_only=True, slots=True)
+class Calibration:
+    text: str | None = None  # a file; null takes the text that ships
+
+
+@dataclass(kw_only=True, slots=True)
 class Insecure:
     allow_lan: bool = False
 
@@ -125,6 +130,7 @@ class Config:
     partition: Partition
     quantization: Quantization
     transport: Transport
+    calibration: Calibration
     generate: Generate
     security: Insecure
     choices: Mapping[str, str]  # group -> chosen kind
@@ -153,6 +159,7 @@ class _Root:
     partition: Any = None
     quantization: Any = None
     transport: Transport = field(default_factory=Transport)
+    calibration: Calibration = field(default_factory=Calibration)
     generate: Generate = field(default_factory=Generate)
     security: Any = None
 
@@ -196,12 +203,13 @@ _WHOLE = (
     "partition",
     "quantization",
     "transport",
+    "calibration",
     "generate",
     "security",
     "prompt",
     "prompts",
 )
-_DEPLOYED = ("model", "cluster", "partition", "quantization", "transport")
+_DEPLOYED = ("model", "cluster", "partition", "quantization", "transport", "calibration")
 
 
 def fingerprint(composed: DictConfig, keys: tuple[str, ...] = _DEPLOYED) -> str:
@@ -337,10 +345,10 @@ def _check(config: Config) -> None:
     """Ranges that types cannot say."""
     generate, transport = config.generate, config.transport
     _require(
-        transport.codec.name in CODEC_NAMES,
+        transport.codec.name in (*CODEC_NAMES, "auto"),
         "transport.codec.name",
         transport.codec.name,
-        f"one of {', '.join(CODEC_NAMES)}",
+        f"one of {', '.join(CODEC_NAMES)}, auto",
     )
     _require(generate.max_new_tokens >= 1, "generate.max_new_tokens", generate.max_new_tokens, "1 or more")
     _require(generate.temperature >= 0, "generate.temperature", generate.temperature, "0 (greedy) or more")

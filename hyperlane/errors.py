@@ -37,6 +37,14 @@ class TransportError(HyperlaneError):
     exit_code = 1
 
 
+class TablesError(TransportError):
+    """A frame was made with codec tables that its receiver, `worker`, does not hold."""
+
+    def __init__(self, message: str, worker: str = "") -> None:
+        super().__init__(message)
+        self.worker = worker
+
+
 class WorkerError(HyperlaneError):
     """A worker failed while it loaded or ran its shard, or stopped answering."""
 

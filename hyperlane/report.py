@@ -5,21 +5,21 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from hyperlane.artifacts import Generation, LinkReport
+from hyperlane.artifacts import Boundary, Generation, LinkReport
 
 
-def summary(generation: Generation, folder: str) -> Table:
+def summary(generation: Generation, boundaries: Sequence[Boundary], folder: str) -> Table:
     """One row a figure."""
     table = Table(show_header=False, title="run", title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value in rows(generation).items():
+    for name, value in rows(generation, boundaries).items():
         table.add_row(name, value)
     table.add_row("folder", folder)
     return table
 
 
-def rows(generation: Generation) -> dict[str, str]:
+def rows(generation: Generation, boundaries: Sequence[Boundary]) -> dict[str, str]:
     """The figures as text, by name."""
     hidden = [link for link in generation.links if link.fp16_bytes]
     requests = generation.requests
@@ -31,10 +31,20 @@ def rows(generation: Generation) -> dict[str, str]:
         "layers": ", ".join(f"{w.name} {w.start}:{w.stop} ({w.stop - w.start})" for w in generation.workers),
         "tokens": f"{sum(len(r.prompt_token_ids) for r in requests)} in, {tokens} out",
         "bytes on the wire": f"{_wire_bytes(generation.links):,} (hidden states {_wire_bytes(hidden):,})",
+        "codec": "; ".join(dict.fromkeys(describe(boundary) for boundary in boundaries)) or "no link between workers",
         "compression": compression(hidden),
         "time to first token": f"{first_s:.3f} s" + (" (median)" if len(requests) > 1 else ""),
         "tokens per second": f"{speed:.1f}" + (" (median of a request)" if len(requests) > 1 else ""),
     }
+
+
+def describe(boundary: Boundary) -> str:
+    """A boundary's codec, and why it is not the one asked for."""
+    codec, why = boundary.codec, list(boundary.refused)
+    if boundary.bytes_per_s is not None and boundary.latency_s is not None:
+        codec = f"prefill {boundary.prefill}, decode {boundary.decode}"
+        why.append(f"link of {8e-6 * boundary.bytes_per_s:,.0f} Mbit/s and {1e3 * boundary.latency_s:.2g} ms")
+    return codec + (f" ({'; '.join(why)})" if why else "")
 
 
 def _wire_bytes(links: Sequence[LinkReport]) -> int:

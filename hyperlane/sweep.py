@@ -13,8 +13,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from hyperlane.artifacts import Generation
-from hyperlane.report import rows as figures
 from hyperlane.rundir import write_atomic
 
 
@@ -29,11 +27,11 @@ class Row:
     folder: str
 
 
-def make_row(job: int, overrides: Sequence[str], generation: Generation | None, failure: str, folder: Path) -> Row:
+def make_row(job: int, overrides: Sequence[str], figures: dict[str, str], failure: str, folder: Path) -> Row:
     return Row(
         job=job,
         overrides=dict(word.lstrip("+").partition("=")[::2] for word in overrides),
-        figures=figures(generation) if generation else {},
+        figures=figures,
         failure=failure,
         folder=str(folder),
     )

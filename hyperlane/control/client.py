@@ -14,7 +14,7 @@ from hyperlane.control import messages, steps, transfer
 from hyperlane.control import worker_pb2 as pb
 from hyperlane.control.call import Call
 from hyperlane.control.channel import SLOW_DISK_BYTES_PER_S, explain, open_channel
-from hyperlane.control.types import Loaded, ShardSpec, Step, Wiring, WorkerStats
+from hyperlane.control.types import LinkSpeed, Loaded, ShardSpec, Step, Wired, Wiring, WorkerStats
 from hyperlane.control.worker_pb2_grpc import WorkerStub
 from hyperlane.errors import HyperlaneError
 
@@ -62,10 +62,16 @@ class ControlClient:
             "HasLayers", messages.files_to_message(blobs), timeout_s, lambda reply: list(reply.held_bytes)
         )
 
-    def wire(self, wiring: Wiring, timeout_s: float = 2 * CALL_TIMEOUT_S) -> Call[str]:
-        """Connect the worker to the next of the chain; the data address that it chose."""
-        request = messages.wiring_to_message(wiring)
-        return self._call("SetNextWorker", request, timeout_s, lambda reply: str(reply.address))
+    def wire(self, wiring: Wiring, timeout_s: float = 2 * CALL_TIMEOUT_S) -> Call[Wired]:
+        """Connect the worker to the next of the chain."""
+        return self._call("SetNextWorker", messages.wiring_to_message(wiring), timeout_s, messages.wired_from_message)
+
+    def measure_link(
+        self, codecs: Sequence[str], rows: Sequence[int], width: int, timeout_s: float = 60.0
+    ) -> Call[LinkSpeed]:
+        """The speed of a wired worker's link to the next one, and of its codecs on frames of `rows` of `width`."""
+        request = pb.MeasureLinkRequest(codecs=codecs, rows=rows, width=width)
+        return self._call("MeasureLink", request, timeout_s, messages.speed_from_message)
 
     def unload(self, timeout_s: float = CALL_TIMEOUT_S) -> Call[None]:
         """Drop shard and wiring; the files stay in the worker's store."""

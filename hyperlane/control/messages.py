@@ -8,7 +8,18 @@ from numpy.typing import NDArray
 
 from hyperlane.artifacts import Blob
 from hyperlane.control import worker_pb2 as pb
-from hyperlane.control.types import LinkCounters, ShardHeld, ShardSpec, State, Wiring, WorkerStats
+from hyperlane.control.types import (
+    CodecTables,
+    CodecTime,
+    LinkCounters,
+    LinkSpeed,
+    ShardHeld,
+    ShardSpec,
+    State,
+    Wired,
+    Wiring,
+    WorkerStats,
+)
 
 
 def stats_to_message(stats: WorkerStats) -> Any:
@@ -50,15 +61,40 @@ def header_from_message(message: Any) -> ShardSpec:
 
 
 def wiring_to_message(wiring: Wiring) -> Any:
-    return pb.SetNextWorkerRequest(**_scalars(wiring, "control_address"), control_address=wiring.control_address or "")
+    return pb.SetNextWorkerRequest(
+        **_scalars(wiring, "control_address", *_TABLES),
+        control_address=wiring.control_address or "",
+        tables=_tables_to_message(wiring.tables),
+        incoming_tables=_tables_to_message(wiring.incoming_tables),
+    )
 
 
 def wiring_from_message(message: Any) -> Wiring:
     return Wiring(
-        **_fields(message, Wiring, "data_addresses", "control_address"),
+        **_fields(message, Wiring, "data_addresses", "control_address", *_TABLES),
         data_addresses=tuple(message.data_addresses),
         control_address=message.control_address or None,
+        tables=_tables_from_message(message, "tables"),
+        incoming_tables=_tables_from_message(message, "incoming_tables"),
     )
+
+
+def wired_to_message(wired: Wired) -> Any:
+    return pb.SetNextWorkerReply(**_scalars(wired))
+
+
+def wired_from_message(message: Any) -> Wired:
+    return Wired(**_fields(message, Wired))
+
+
+def speed_to_message(speed: LinkSpeed) -> Any:
+    times = [pb.CodecTime(**_scalars(time)) for time in speed.times]
+    return pb.MeasureLinkReply(**_scalars(speed, "times"), times=times)
+
+
+def speed_from_message(message: Any) -> LinkSpeed:
+    times = tuple(CodecTime(**_fields(time, CodecTime)) for time in message.times)
+    return LinkSpeed(**_fields(message, LinkSpeed, "times"), times=times)
 
 
 def files_to_message(blobs: Iterable[Blob]) -> Any:
@@ -80,6 +116,17 @@ def tensor_from_message(message: Any) -> NDArray[Any]:
         raise ValueError(f"a tensor has dtype {message.dtype!r}; only float32 and float16 travel")
     flat = np.frombuffer(message.data, np.dtype(message.dtype).newbyteorder("<"))
     return flat.reshape(tuple(message.shape))
+
+
+_TABLES = ("tables", "incoming_tables")
+
+
+def _tables_to_message(tables: CodecTables | None) -> Any:
+    return None if tables is None else pb.CodecTables(**_scalars(tables))
+
+
+def _tables_from_message(message: Any, name: str) -> CodecTables | None:
+    return CodecTables(**_fields(getattr(message, name), CodecTables)) if message.HasField(name) else None
 
 
 def _file(blob: Blob) -> Any:

@@ -90,7 +90,12 @@ class _Service(WorkerServicer):  # type: ignore[misc]  # generated, untyped
 
     def SetNextWorker(self, request: Any, context: Any) -> Any:  # noqa: N802
         with _mapped_errors(context):
-            return pb.SetNextWorkerReply(address=self._worker.wire(messages.wiring_from_message(request)))
+            return messages.wired_to_message(self._worker.wire(messages.wiring_from_message(request)))
+
+    def MeasureLink(self, request: Any, context: Any) -> Any:  # noqa: N802
+        with _mapped_errors(context):
+            speed = self._worker.measure_link(tuple(request.codecs), tuple(request.rows), request.width)
+            return messages.speed_to_message(speed)
 
     def ExecutePipeline(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802
         with _mapped_errors(context):

@@ -60,6 +60,48 @@ class Wiring:
     data_addresses: tuple[str, ...]
     control_address: str | None
     codec: str
+    decode_codec: str = ""  # of steps with one token a sequence; empty: `codec` too
+    tables: "CodecTables | None" = None  # of the link to the next worker
+    incoming_tables: "CodecTables | None" = None  # of the link from the worker before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecTables:
+    """The bytes of codec tables, and the digest that they must have."""
+
+    sha256: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wired:
+    """What a worker made of its wiring: it sends raw rows where it cannot use the tables."""
+
+    address: str  # the data address that was connected; empty without one
+    codec: str
+    decode_codec: str
+    refused_tables: str = ""  # why
+    refused_incoming_tables: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecTime:
+    """How long one frame of so many rows takes."""
+
+    codec: str
+    rows: int
+    encode_s: float
+    decode_s: float
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSpeed:
+    """What a worker measured: its link to the next worker (0 where none follows), and its codecs."""
+
+    bytes_per_s: float
+    latency_s: float  # one way
+    times: tuple[CodecTime, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +136,7 @@ class WorkerStats:
     failure: str
     links: tuple[LinkCounters, ...]
     rejected: tuple[str, ...]
+    received_bytes: int  # of all frames that the data port took in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

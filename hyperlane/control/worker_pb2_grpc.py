@@ -34,6 +34,11 @@ class WorkerStub(object):
                 request_serializer=hyperlane_dot_control_dot_worker__pb2.SetNextWorkerRequest.SerializeToString,
                 response_deserializer=hyperlane_dot_control_dot_worker__pb2.SetNextWorkerReply.FromString,
                 )
+        self.MeasureLink = channel.unary_unary(
+                '/hyperlane.control.Worker/MeasureLink',
+                request_serializer=hyperlane_dot_control_dot_worker__pb2.MeasureLinkRequest.SerializeToString,
+                response_deserializer=hyperlane_dot_control_dot_worker__pb2.MeasureLinkReply.FromString,
+                )
         self.ExecutePipeline = channel.stream_stream(
                 '/hyperlane.control.Worker/ExecutePipeline',
                 request_serializer=hyperlane_dot_control_dot_worker__pb2.Step.SerializeToString,
@@ -77,6 +82,13 @@ class WorkerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MeasureLink(self, request, context):
+        """How long this worker takes to encode and decode, and how fast its link to the next worker is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExecutePipeline(self, request_iterator, context):
         """Run steps through this worker and all that follow it; replies are those of the last one, in order.
         """
@@ -113,6 +125,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.SetNextWorker,
                     request_deserializer=hyperlane_dot_control_dot_worker__pb2.SetNextWorkerRequest.FromString,
                     response_serializer=hyperlane_dot_control_dot_worker__pb2.SetNextWorkerReply.SerializeToString,
+            ),
+            'MeasureLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureLink,
+                    request_deserializer=hyperlane_dot_control_dot_worker__pb2.MeasureLinkRequest.FromString,
+                    response_serializer=hyperlane_dot_control_dot_worker__pb2.MeasureLinkReply.SerializeToString,
             ),
             'ExecutePipeline': grpc.stream_stream_rpc_method_handler(
                     servicer.ExecutePipeline,
@@ -199,6 +216,23 @@ class Worker(object):
         return grpc.experimental.unary_unary(request, target, '/hyperlane.control.Worker/SetNextWorker',
             hyperlane_dot_control_dot_worker__pb2.SetNextWorkerRequest.SerializeToString,
             hyperlane_dot_control_dot_worker__pb2.SetNextWorkerReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def MeasureLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/hyperlane.control.Worker/MeasureLink',
+            hyperlane_dot_control_dot_worker__pb2.MeasureLinkRequest.SerializeToString,
+            hyperlane_dot_control_dot_worker__pb2.MeasureLinkReply.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

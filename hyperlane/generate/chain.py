@@ -1,5 +1,6 @@
 """The chain of workers as the coordinator drives it: wiring over the control plane, steps over the data links."""
 
+import logging
 import socket
 import time
 import uuid
@@ -11,15 +12,17 @@ import numpy as np
 
 from hyperlane.artifacts import Deployment, LinkReport, Shard
 from hyperlane.control.client import ControlClient
-from hyperlane.control.types import Wiring
-from hyperlane.errors import TransportError, WorkerError
+from hyperlane.errors import TablesError, TransportError, WorkerError
 from hyperlane.generate.engine import Rows
 from hyperlane.generate.scheduler import Step
-from hyperlane.transport.frame import WANT_LOGITS, Frame, Kind
+from hyperlane.generate.wiring import RAW, Home, LinkCodecs, wire
+from hyperlane.transport.frame import MISMATCH, WANT_LOGITS, Frame, Kind
 from hyperlane.transport.link import Receiver, Sender, connect, open_receiver
 
 COORDINATOR = "coordinator"
 POLL_S = 0.2
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,8 @@ class Chain:
 
     deployment: Deployment
     clients: Sequence[ControlClient]
+    home: Home
+    links: tuple[LinkCodecs, ...]  # between workers, as they are wired
     epoch: int
     receiver: Receiver
     sender: Sender
@@ -65,10 +70,21 @@ class Chain:
         """The result of `step`; WorkerError where a worker failed or the chain fell silent."""
         frame = self._next_frame(check)
         if frame.kind == Kind.ERROR:
-            raise WorkerError(bytes(frame.payload).decode(errors="replace"))
+            raise self._error(bytes(frame.payload).decode(errors="replace"))
         if frame.step != step.number:
             raise TransportError(f"the result of step {frame.step} came where that of {step.number} was due; run again")
         return _rows(frame)
+
+    def rewire(self, mismatch: TablesError) -> None:
+        """Begin an epoch in which the link to the worker that lacks tables carries raw rows."""
+        shards = self.deployment.shards
+        index = next((i for i, shard in enumerate(shards) if shard.worker == mismatch.worker), 0)
+        if index == 0 or self.links[index - 1] == RAW:
+            raise WorkerError(f"{mismatch}, though its link carries raw rows; deploy again")
+        log.warning("link %s -> %s carries raw rows: %s", shards[index - 1].worker, shards[index].worker, mismatch)
+        links = (*self.links[: index - 1], RAW, *self.links[index:])
+        self.epoch += 1
+        self.links = wire(self.clients, shards, self.home, links, self.epoch)
 
     def reports(self) -> tuple[LinkReport, ...]:
         """What each link carried in this epoch, in chain order."""
@@ -94,6 +110,12 @@ class Chain:
             for link in client.stats().result().links
         ]
         return (first, *rest)
+
+    def _error(self, text: str) -> WorkerError | TablesError:
+        for shard in self.deployment.shards:
+            if text.startswith(f"{MISMATCH}{shard.worker}: "):
+                return TablesError(text, shard.worker)
+        return WorkerError(text)
 
     def _next_frame(self, check: Callable[[], None]) -> Frame:
         deadline_s = time.monotonic() + self.step_timeout_s
@@ -124,8 +146,8 @@ class Chain:
 
 
 @contextmanager
-def open_chain(deployment: Deployment, options: LinkOptions) -> Iterator[Chain]:
-    """Wire the workers for a new epoch, last one first, and connect to both ends."""
+def open_chain(deployment: Deployment, links: Sequence[LinkCodecs], options: LinkOptions) -> Iterator[Chain]:
+    """Wire the workers for a new epoch, with `links` between them, and connect to both ends."""
     shards = deployment.shards
     with ExitStack() as exits:
         clients = [exits.enter_context(ControlClient(shard.control_address, shard.worker)) for shard in shards]
@@ -141,25 +163,8 @@ def open_chain(deployment: Deployment, options: LinkOptions) -> Iterator[Chain]:
             native=options.native,
         )
         exits.callback(receiver.close)
-        nexts = [
-            Wiring(
-                epoch=epoch,
-                identity=found.identity,
-                data_addresses=shard.data_addresses,
-                control_address=shard.control_address,
-                codec=codec,
-            )
-            for shard, found, codec in zip(shards[1:], stats[1:], deployment.codecs, strict=True)
-        ]
-        home = Wiring(
-            epoch=epoch,
-            identity=identity,
-            data_addresses=(receiver.address,),
-            control_address=None,
-            codec="raw",
-        )
-        for client, wiring in reversed(list(zip(clients, [*nexts, home], strict=True))):
-            client.wire(wiring).result()
+        home = Home(identity, receiver.address)
+        carried = wire(clients, shards, home, links, epoch)
         sender = connect(
             shards[0].data_addresses,
             stats[0].identity,
@@ -168,7 +173,7 @@ def open_chain(deployment: Deployment, options: LinkOptions) -> Iterator[Chain]:
             native=options.native,
         )
         exits.callback(sender.close)
-        yield Chain(deployment, clients, epoch, receiver, sender, options.step_timeout_s)
+        yield Chain(deployment, clients, home, carried, epoch, receiver, sender, options.step_timeout_s)
 
 
 def local_host(shard: Shard) -> str:

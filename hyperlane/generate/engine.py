@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane.artifacts import GeneratedText
+from hyperlane.errors import TablesError
 from hyperlane.generate.sampling import Sampling, sample
 from hyperlane.generate.scheduler import Scheduler, Step
 from hyperlane.generate.stream import StopStrings
@@ -50,6 +51,9 @@ class StepChain(Protocol):
     def send(self, step: Step, *, whole_rows: bool) -> None: ...
 
     def receive(self, step: Step, check: Callable[[], None]) -> Rows: ...
+
+    def rewire(self, mismatch: TablesError) -> None:
+        """Begin anew without the tables that a receiver lacks; what was in flight does not come back."""
 
 
 class TokenDecoder(Protocol):
@@ -97,18 +101,36 @@ class Engine:
         whole_rows = self.sampling.needs_whole_row(CANDIDATES)
         try:
             while not self.scheduler.idle:
-                while (step := self.scheduler.next_step()) is not None:
-                    self.chain.send(step, whole_rows=whole_rows)
-                    self._sent.append(step)
-                rows = self.chain.receive(self._sent[0], check)
-                step = self._sent.popleft()
-                tokens = [self._next(request, row, rows, on_text) for row, request in enumerate(step.targets)]
-                self.scheduler.complete(step, tokens)
+                try:
+                    self._turn(whole_rows, on_text, check)
+                except TablesError as mismatch:
+                    self.chain.rewire(mismatch)
+                    self._resume()
             return tuple(_outcome(self._texts[request]) for request in requests)
         finally:
             for request in requests:
                 self.scheduler.cancel(request)
                 self._texts.pop(request, None)
+
+    def _turn(self, whole_rows: bool, on_text: Callable[[int, str], None], check: Callable[[], None]) -> None:
+        """Send what is ready, then take one result."""
+        while (step := self.scheduler.next_step()) is not None:
+            self.chain.send(step, whole_rows=whole_rows)
+            self._sent.append(step)
+        rows = self.chain.receive(self._sent[0], check)
+        step = self._sent.popleft()
+        tokens = [self._next(request, row, rows, on_text) for row, request in enumerate(step.targets)]
+        self.scheduler.complete(step, tokens)
+
+    def _resume(self) -> None:
+        """Forget what is in flight; unfinished texts are prefilled again as far as they got, and go on."""
+        while self._sent:
+            step = self._sent.popleft()
+            self.scheduler.complete(step, [None] * len(step.targets))
+        for request, text in self._texts.items():
+            self.scheduler.cancel(request)
+            if text.finish_reason is None:
+                self.scheduler.submit(request, (*text.prompt.token_ids, *text.token_ids))
 
     def _submit(self, prompt: Prompt) -> int:
         self._requests += 1

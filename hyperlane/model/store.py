@@ -7,6 +7,7 @@ Workers import this module, so it knows nothing of ONNX or torch.
     partial/<sha256>         files being received; a later transfer goes on where the last one stopped
     verified/<sha256>        size and time that the file had when its content was last checked
     manifests/<key>.json     what one model consists of
+    calibrations/<key>.json  which codecs passed on one chain, and the files of their tables
 """
 
 import errno
@@ -18,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from hyperlane.artifacts import Blob, Manifest, from_json, to_json
+from hyperlane.artifacts import Blob, Manifest, SelfTest, from_json, to_json
 from hyperlane.errors import StoreError
 
 
@@ -29,6 +30,7 @@ class LayerStore:
         self.root = Path(root).expanduser().absolute()
         self.blobs = self.root / "blobs"
         self._manifests = self.root / "manifests"
+        self._calibrations = self.root / "calibrations"
         self._partial = self.root / "partial"
         self._verified = self.root / "verified"
 
@@ -147,6 +149,21 @@ class LayerStore:
         with self._temporary(self._manifests) as (temporary, file):
             file.write(to_json(manifest).encode())
             _publish(temporary, file, self._manifests / f"{manifest.key}.json")
+
+    # --- self-tests -----------------------------------------------------------------------------------------
+
+    def self_test(self, key: str) -> SelfTest | None:
+        """What was kept under `key`, or None if there is nothing that can be read."""
+        with self._disk():
+            try:
+                return from_json(SelfTest, (self._calibrations / f"{key}.json").read_text())
+            except (FileNotFoundError, ValueError):
+                return None
+
+    def put_self_test(self, result: SelfTest) -> None:
+        with self._temporary(self._calibrations) as (temporary, file):
+            file.write(to_json(result).encode())
+            _publish(temporary, file, self._calibrations / f"{result.key}.json")
 
     # --- files elsewhere ------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ from hyperlane.control.types import ShardSpec
 from hyperlane.errors import ClusterError
 from hyperlane.model.assemble import assemble, shard_blobs
 from hyperlane.model.store import LayerStore
+from hyperlane.report import describe
+from hyperlane.stages import links, selftest
 from hyperlane.stages.context import Context
 
 
@@ -34,16 +36,22 @@ async def run(context: Context) -> Deployment:
         async with trio.open_nursery() as nursery:
             for placement in plan.placements:
                 nursery.start_soon(one, placement)
-    return Deployment(
+    chain = tuple(shards[placement.worker] for placement in plan.placements)
+    tested = await selftest.run(context, chain)
+    deployment = Deployment(
         key=manifest.key,
-        shards=tuple(shards[placement.worker] for placement in plan.placements),
-        codecs=plan.codecs,
+        shards=chain,
+        boundaries=selftest.untested(plan) if tested is None else tested.boundaries,
+        kl=None if tested is None else tested.kl,
         slots=plan.slots,
         context=plan.context,
         hidden_size=manifest.hidden_size,
         vocab_size=manifest.vocab_size,
         dtype=manifest.dtype,
     )
+    if selftest.AUTO not in plan.codecs:
+        return deployment
+    return await trio.to_thread.run_sync(links.choose, deployment, context.config)
 
 
 def show(context: Context) -> None:
@@ -52,6 +60,10 @@ def show(context: Context) -> None:
             f"{shard.sent_files} files, {shard.sent_bytes / 2**20:,.1f} MiB sent" if shard.loaded else "already held it"
         )
         context.console.print(f"deploy: {shard.worker} layers {shard.start}:{shard.stop}, {what}")
+    for boundary in context.deployment.boundaries:
+        context.console.print(f"deploy: after layer {boundary.layer}: {describe(boundary)}")
+    if context.deployment.kl is not None:
+        context.console.print(f"deploy: KL of the chain against raw: {context.deployment.kl:.2g}")
 
 
 async def _deploy(

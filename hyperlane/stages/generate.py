@@ -11,12 +11,15 @@ from rich.markup import escape
 
 from hyperlane.artifacts import Deployment, Generation, WorkerRange
 from hyperlane.config import Config
-from hyperlane.generate.chain import Chain, LinkOptions, open_chain
+from hyperlane.generate.chain import Chain, open_chain
 from hyperlane.generate.engine import Engine, Limits, Prompt
 from hyperlane.generate.sampling import Sampling
 from hyperlane.generate.scheduler import Scheduler
+from hyperlane.generate.wiring import link_codecs
+from hyperlane.model.store import LayerStore
 from hyperlane.report import summary
 from hyperlane.stages.context import Context
+from hyperlane.stages.links import link_options
 
 if TYPE_CHECKING:
     from hyperlane.generate.tokenizer import Tokenizer
@@ -40,7 +43,7 @@ def show(context: Context) -> None:
             console.print(f"[bold]\\[{number}] {escape(request.prompt)}[/bold]")
             print(request.text)
     print()
-    console.print(summary(generation, str(context.run_dir.root)))
+    console.print(summary(generation, context.deployment.boundaries, str(context.run_dir.root)))
 
 
 def _generate(context: Context, tokenizer: "Tokenizer") -> Generation:
@@ -55,7 +58,9 @@ def _generate(context: Context, tokenizer: "Tokenizer") -> Generation:
 def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") -> Iterator[tuple[Engine, Chain]]:
     """A wired chain, and an engine that serves requests over it."""
     generate, hops = config.generate, len(deployment.shards)
-    with open_chain(deployment, link_options(config)) as chain:
+    store = LayerStore(config.store.path)
+    links = [link_codecs(boundary, store) for boundary in deployment.boundaries]
+    with open_chain(deployment, links, link_options(config)) as chain:
         scheduler = Scheduler(
             slots=deployment.slots,
             lanes=min(generate.lanes or hops, deployment.slots),
@@ -87,17 +92,6 @@ def sampling(config: Config) -> Sampling:
         min_p=generate.min_p,
         repetition_penalty=generate.repetition_penalty,
         seed=generate.seed,
-    )
-
-
-def link_options(config: Config) -> LinkOptions:
-    transport = config.transport
-    return LinkOptions(
-        native=transport.native,
-        queue_depth=transport.queue_depth,
-        max_frame_bytes=transport.max_frame_bytes,
-        connect_timeout_s=transport.connect_timeout_s,
-        step_timeout_s=transport.step_timeout_s,
     )
 
 

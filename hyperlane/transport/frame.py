@@ -22,6 +22,7 @@ RUN_BYTES = 10
 CRC_BYTES = 4
 WANT_LOGITS = 1  # flags, bit 0: whole logits rows, not candidates
 MAX_TEXT_BYTES = 4096  # payload of a greeting or an error
+MISMATCH = "tables mismatch at worker "  # how an error begins that only lacks codec tables; then the worker's name
 
 _HEADER = struct.Struct("<4sBBBBIHHQIIQ")
 _RUN = struct.Struct("<HHIH")

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import ShardSpec, Wiring
-from hyperlane.transport.codec import make_codec
 from hyperlane.transport.link import Receiver, Sender, connect
+from hyperlane.worker.codecs import EpochCodecs
+from hyperlane.worker.measure import measure_link
 from hyperlane.worker.parts import Parts, Session
 from hyperlane.worker.pump import Pump
 
@@ -38,13 +39,13 @@ def live_parts(
     def connect_next(wiring: Wiring) -> Sender:
         return connect(wiring.data_addresses, wiring.identity, timeout_s=CONNECT_TIMEOUT_S, queue_depth=QUEUE_DEPTH)
 
-    def open_pump(session: Session, sender: Sender, wiring: Wiring, spec: ShardSpec) -> Pump:
+    def open_pump(session: Session, sender: Sender, wiring: Wiring, codecs: EpochCodecs, spec: ShardSpec) -> Pump:
         return Pump(
             receiver=receiver,
             session=session,
             sender=sender,
             wiring=wiring,
-            codec=make_codec(wiring.codec),
+            codecs=codecs,
             worker=name(),
             dtype=spec.dtype,
         )
@@ -53,6 +54,7 @@ def live_parts(
         open_session=open_session,
         connect=connect_next,
         open_pump=open_pump,
+        measure_link=measure_link,
         open_relay=lambda address: ControlClient(address, "next in the chain"),
         spawn=spawn,
     )

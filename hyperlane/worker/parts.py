@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from hyperlane.control.types import LinkCounters, ShardSpec, Wiring
+from hyperlane.control.types import LinkCounters, LinkSpeed, ShardSpec, Wiring
+from hyperlane.worker.codecs import EpochCodecs
 from hyperlane.worker.session import StepResult as StepResult  # for those who write parts
 
 
@@ -49,6 +50,7 @@ class Relay(Protocol):
 class Parts:
     open_session: Callable[[Path, ShardSpec], Session]
     connect: Callable[[Wiring], Next]  # raises TransportError
-    open_pump: Callable[[Session, Any, Wiring, ShardSpec], Pump]
+    open_pump: Callable[[Session, Any, Wiring, EpochCodecs, ShardSpec], Pump]
+    measure_link: Callable[[Wiring, Sequence[str], Sequence[int], int, str], LinkSpeed]  # codecs, rows, width, dtype
     open_relay: Callable[[str], Relay]  # control address -> the next worker
     spawn: Callable[[Callable[[], None]], None]  # run it in a supervised thread

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hyperlane.control.types import LinkCounters, Wiring
-from hyperlane.errors import HyperlaneError, WorkerError, one_line
-from hyperlane.transport.codec import Codec, codec_by_id
-from hyperlane.transport.frame import WANT_LOGITS, Frame, Kind, row_positions
+from hyperlane.errors import HyperlaneError, TablesError, WorkerError, one_line
+from hyperlane.transport.frame import MAX_TEXT_BYTES, MISMATCH, WANT_LOGITS, Frame, Kind, row_positions
 from hyperlane.transport.link import Receiver, Sender
+from hyperlane.worker.codecs import EpochCodecs
 from hyperlane.worker.parts import Session, StepResult
 
 POLL_S = 0.2
@@ -25,11 +25,12 @@ class Pump:
     session: Session
     sender: Sender
     wiring: Wiring
-    codec: Codec
+    codecs: EpochCodecs
     worker: str
     dtype: DTypeLike
     send_timeout_s: float = 60.0
     _fp16_bytes: int = field(default=0)
+    _used: dict[str, None] = field(default_factory=dict)  # names of codecs, in order of first use
 
     def run(self, stop: Event) -> None:
         """Until `stop` is set; raises TransportError when the next of the chain is gone."""
@@ -44,7 +45,7 @@ class Pump:
     def counters(self) -> LinkCounters:
         return LinkCounters(
             target=self.wiring.identity.partition("#")[0],
-            codec=self.codec.name if self._fp16_bytes else "candidates",
+            codec="+".join(self._used) or "candidates",
             frames=self.sender.frames,
             wire_bytes=self.sender.wire_bytes,
             fp16_bytes=self._fp16_bytes,
@@ -57,9 +58,10 @@ class Pump:
             rows = self._rows(frame)
             result = self.session.run(frame.runs, rows, bool(frame.flags & WANT_LOGITS))
             return self._result_frame(frame, result)
+        except TablesError as error:
+            return _error_frame(frame, f"{MISMATCH}{self.worker}: {one_line(error)}")
         except HyperlaneError as error:
-            message = f"worker {self.worker}: {one_line(error)}".encode()
-            return replace(frame, kind=Kind.ERROR, codec=0, rows=0, width=0, runs=(), payload=message)
+            return _error_frame(frame, f"worker {self.worker}: {one_line(error)}")
 
     def _rows(self, frame: Frame) -> NDArray[np.int64] | NDArray[np.floating]:
         """Token ids [R] or hidden rows [R, D] of a frame."""
@@ -68,15 +70,18 @@ class Pump:
         if frame.kind != Kind.HIDDEN:
             raise WorkerError(f"a frame of kind {frame.kind} came where tokens or hidden states belong")
         hidden_RD = np.empty((frame.rows, frame.width), self.dtype)
-        codec_by_id(frame.codec).decode(frame.payload, row_positions(frame.runs), hidden_RD)
+        self.codecs.incoming.decode(frame.codec, frame.payload, row_positions(frame.runs), hidden_RD)
         return hidden_RD
 
     def _result_frame(self, frame: Frame, result: StepResult) -> Frame:
         if result.hidden_RD is not None:
             rows, width = result.hidden_RD.shape
-            encoded = self.codec.encode(result.hidden_RD, row_positions(frame.runs))
+            is_prefill = any(run.count > 1 for run in frame.runs)
+            codec = self.codecs.prefill if is_prefill else self.codecs.decode
+            encoded = codec.encode(result.hidden_RD, row_positions(frame.runs))
             self._fp16_bytes += rows * width * 2
-            return replace(frame, kind=Kind.HIDDEN, codec=self.codec.id, rows=rows, width=width, payload=encoded.data)
+            self._used[codec.name] = None
+            return replace(frame, kind=Kind.HIDDEN, codec=codec.id, rows=rows, width=width, payload=encoded.data)
         if result.logits_NV is not None:
             rows, width = result.logits_NV.shape
             whole = np.ascontiguousarray(result.logits_NV, "<f4")
@@ -88,3 +93,8 @@ class Pump:
         parts = (result.ids_NK.astype("<i4"), result.logits_NK.astype("<f4"), result.logsumexp_N.astype("<f4"))
         joined = b"".join(part.tobytes() for part in parts)
         return replace(frame, kind=Kind.CANDIDATES, codec=0, rows=rows, width=width, payload=joined)
+
+
+def _error_frame(frame: Frame, message: str) -> Frame:
+    text = message.encode()[:MAX_TEXT_BYTES]
+    return replace(frame, kind=Kind.ERROR, codec=0, rows=0, width=0, runs=(), payload=text)

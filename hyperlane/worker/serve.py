@@ -128,7 +128,14 @@ def _make_worker(
         data_port=ports.data_port,
     )
     parts = live_parts(options, ports.receiver, lambda: worker.about.name, spawn)
-    worker = Worker(about, LayerStore(options.store), parts, memory=memory, rejected=lambda: ports.receiver.rejected)
+    worker = Worker(
+        about,
+        LayerStore(options.store),
+        parts,
+        memory=memory,
+        rejected=lambda: ports.receiver.rejected,
+        received_bytes=lambda: ports.receiver.wire_bytes,
+    )
     return worker
 
 

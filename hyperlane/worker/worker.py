@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from hyperlane import PROTOCOL_VERSION
 from hyperlane.artifacts import Blob
-from hyperlane.control.types import ShardHeld, ShardSpec, State, Step, Wiring, WorkerStats
+from hyperlane.control.types import LinkSpeed, ShardHeld, ShardSpec, State, Step, Wired, Wiring, WorkerStats
 from hyperlane.errors import HyperlaneError, WorkerError, one_line
 from hyperlane.model.store import LayerStore
+from hyperlane.worker.codecs import EpochCodecs, open_codecs
 from hyperlane.worker.execute import run_step
 from hyperlane.worker.intake import Intake, held_bytes
 from hyperlane.worker.parts import Next, Parts, Pump, Session, StepResult
@@ -48,12 +49,14 @@ class Worker:
         *,
         memory: Callable[[], Memory],
         rejected: Callable[[], Sequence[str]],
+        received_bytes: Callable[[], int],
     ) -> None:
         self.about = about
         self._store = store
         self._parts = parts
         self._memory = memory
         self._rejected = rejected
+        self._received_bytes = received_bytes
         self._transition = RLock()
         self._loaded: _Loaded | None = None
         self._chain: _Chain | None = None
@@ -77,6 +80,7 @@ class Worker:
             failure=self._failure,
             links=() if chain is None or chain.pump is None else (chain.pump.counters(),),
             rejected=tuple(self._rejected()),
+            received_bytes=self._received_bytes(),
         )
 
     def held_bytes(self, blobs: Sequence[Blob]) -> list[int]:
@@ -104,12 +108,12 @@ class Worker:
             self._loaded = _Loaded(_OneAtATime(session), spec)
             return True, time.monotonic() - start_s
 
-    def wire(self, wiring: Wiring) -> str:
+    def wire(self, wiring: Wiring) -> Wired:
         """Open the link to the next of the chain and start the pump of this epoch.
 
-        Without data addresses no link is opened: such a chain serves ExecutePipeline only. Returns the
-        address that was connected. Raises WorkerError without a shard or for an older epoch, TransportError
-        if the next cannot be reached.
+        Without data addresses no link is opened: such a chain serves ExecutePipeline only. Codec tables that
+        are not what their digest says are refused, and raw rows are sent. Raises WorkerError without a shard
+        or for an older epoch, TransportError if the next cannot be reached.
         """
         with self._transition:
             if self._loaded is None:
@@ -117,11 +121,21 @@ class Worker:
             if wiring.epoch < self._epoch:
                 raise WorkerError(f"epoch {wiring.epoch} is over on {self.about.name}; use {self._epoch + 1}")
             if self._chain is not None and self._chain.wiring == wiring and not self._chain.ended:
-                return self._chain.address
+                return self._chain.wired
+            codecs = open_codecs(wiring)
+            for refused in filter(None, (codecs.refused_tables, codecs.refused_incoming_tables)):
+                log.warning("epoch %d: %s", wiring.epoch, refused)
             self._unwire()
             self._epoch, self._failure = wiring.epoch, ""
-            self._chain = self._open_chain(self._loaded, wiring)
-            return self._chain.address
+            self._chain = self._open_chain(self._loaded, wiring, codecs)
+            return self._chain.wired
+
+    def measure_link(self, codecs: Sequence[str], rows: Sequence[int], width: int) -> LinkSpeed:
+        """Time the link to the next worker, and codecs on frames of `rows` of `width`; WorkerError if not wired."""
+        loaded, chain = self._loaded, self._chain
+        if loaded is None or chain is None or chain.ended:
+            raise WorkerError(f"worker {self.about.name} is not wired to a chain; call SetNextWorker first")
+        return self._parts.measure_link(chain.wiring, codecs, rows, width, loaded.spec.dtype)
 
     def execute(self, steps: Iterable[Step], timeout_s: float) -> Iterator[Step]:
         """Run steps through this shard and all that follow it; yields the last worker's replies in order."""
@@ -147,11 +161,11 @@ class Worker:
             if loaded is not None:
                 loaded.session.close()
 
-    def _open_chain(self, loaded: "_Loaded", wiring: Wiring) -> "_Chain":
+    def _open_chain(self, loaded: "_Loaded", wiring: Wiring, codecs: EpochCodecs) -> "_Chain":
         if not wiring.data_addresses:
-            return _Chain(wiring)
+            return _Chain(wiring, codecs)
         link = self._parts.connect(wiring)
-        chain = _Chain(wiring, link, self._parts.open_pump(loaded.session, link, wiring, loaded.spec))
+        chain = _Chain(wiring, codecs, link, self._parts.open_pump(loaded.session, link, wiring, codecs, loaded.spec))
         self._parts.spawn(lambda: self._run_pump(chain))
         return chain
 
@@ -209,6 +223,7 @@ class _Loaded:
 @dataclass(frozen=True, slots=True)
 class _Chain:
     wiring: Wiring
+    codecs: EpochCodecs
     link: Next | None = None
     pump: Pump | None = None
     stop: Event = field(default_factory=Event)
@@ -219,8 +234,14 @@ class _Chain:
         return self.done.is_set()
 
     @property
-    def address(self) -> str:
-        return "" if self.link is None else self.link.address
+    def wired(self) -> Wired:
+        return Wired(
+            address="" if self.link is None else self.link.address,
+            codec=self.codecs.prefill.name,
+            decode_codec=self.codecs.decode.name,
+            refused_tables=self.codecs.refused_tables,
+            refused_incoming_tables=self.codecs.refused_incoming_tables,
+        )
 
 
 def _held(spec: ShardSpec) -> ShardHeld:

@@ -6,7 +6,7 @@ import pytest
 from hyperlane.artifacts import Blob
 from hyperlane.control import messages, steps
 from hyperlane.control import worker_pb2 as pb
-from hyperlane.control.types import Candidates, ShardSpec, Step, Wiring
+from hyperlane.control.types import Candidates, CodecTables, CodecTime, LinkSpeed, ShardSpec, Step, Wired, Wiring
 from hyperlane.transport.frame import Run
 
 HEAD = {"epoch": 3, "lane": 1, "step": 9, "flags": 1, "runs": (Run(2, 1, 40, 3),)}
@@ -39,6 +39,29 @@ def test_wiring_survives(control_address: str | None) -> None:
         codec="int8",
     )
     assert messages.wiring_from_message(messages.wiring_to_message(wiring)) == wiring
+
+
+def test_tables_survive_both_ways() -> None:
+    tables = [CodecTables(sha256=char * 64, content=bytes([at, 255])) for at, char in enumerate("ab")]
+    wiring = Wiring(
+        epoch=2,
+        identity="w#1f",
+        data_addresses=(),
+        control_address=None,
+        codec="int4",
+        decode_codec="h8",
+        tables=tables[0],
+        incoming_tables=tables[1],
+    )
+    assert messages.wiring_from_message(messages.wiring_to_message(wiring)) == wiring
+    wired = Wired(address="a:1", codec="raw", decode_codec="h8", refused_tables="why", refused_incoming_tables="w")
+    assert messages.wired_from_message(messages.wired_to_message(wired)) == wired
+
+
+def test_link_speed_survives() -> None:
+    time = CodecTime(codec="h8", rows=256, encode_s=1e-5, decode_s=2e-5, payload_bytes=77)
+    speed = LinkSpeed(bytes_per_s=1.25e8, latency_s=3e-4, times=(time, time))
+    assert messages.speed_from_message(messages.speed_to_message(speed)) == speed
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

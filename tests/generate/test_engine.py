@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperlane.artifacts import GeneratedText
+from hyperlane.errors import TablesError
 from hyperlane.generate.engine import CANDIDATES, Engine, Limits, Prompt, Rows
 from hyperlane.generate.sampling import Sampling
 from hyperlane.generate.scheduler import Scheduler, Step
@@ -24,6 +25,8 @@ class ToyChain:
         self.slots: dict[int, list[int]] = {}
         self.results: deque[tuple[Step, Rows]] = deque()
         self.fail_at: int | None = None
+        self.lacks_tables_at: tuple[int, ...] = ()
+        self.rewired = 0
 
     def send(self, step: Step, *, whole_rows: bool) -> None:
         tokens, outputs = iter(step.token_ids), []
@@ -41,7 +44,15 @@ class ToyChain:
         assert sent is step
         if step.number == self.fail_at:
             raise RuntimeError("the chain broke")
+        if step.number in self.lacks_tables_at:
+            raise TablesError("the frame was made with other tables", "w1")
         return rows
+
+    def rewire(self, mismatch: TablesError) -> None:
+        assert mismatch.worker == "w1"
+        self.rewired += 1
+        self.results.clear()
+        self.slots.clear()
 
     def _rows(self, outputs: list[list[int]], width: int) -> Rows:
         ids, logits = [], []
@@ -142,6 +153,21 @@ def test_an_engine_serves_again_after_a_cancelled_run() -> None:
         engine.run(prompts, lambda index, piece: None, cancel)
     answers = run(engine, *PROMPTS)
     assert [answer.token_ids for answer in answers] == [alone(i) for i in range(len(PROMPTS))]
+
+
+@pytest.mark.parametrize("lacking", [(1,), (7,), (2, 12)])
+def test_texts_go_on_after_a_link_lost_its_tables(lacking: tuple[int, ...]) -> None:
+    engine, pieces = make(2, 2), [""] * len(PROMPTS)
+    engine.chain.lacks_tables_at = lacking
+
+    def collect(index: int, piece: str) -> None:
+        pieces[index] += piece
+
+    prompts = [Prompt(i, "", ids) for i, ids in enumerate(PROMPTS)]
+    answers = engine.run(prompts, collect, lambda: None)
+    assert engine.chain.rewired == len(lacking)
+    assert [answer.token_ids for answer in answers] == [alone(i) for i in range(len(PROMPTS))]
+    assert [answer.text for answer in answers] == pieces, "nothing is said twice"
 
 
 def test_a_penalty_asks_for_whole_rows_and_changes_the_text() -> None:

@@ -43,13 +43,13 @@ class Running:
             control_address=next_worker.client.address,
             codec="raw",
         )
-        return self.client.wire(wiring).result()
+        return self.client.wire(wiring).result().address
 
     def wire_home(self, epoch: int, identity: str = "", addresses: Iterable[str] = ()) -> str:
         wiring = Wiring(
             epoch=epoch, identity=identity, data_addresses=tuple(addresses), control_address=None, codec="raw"
         )
-        return self.client.wire(wiring).result()
+        return self.client.wire(wiring).result().address
 
 
 Start = Callable[..., list[Running]]

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from hyperlane.artifacts import Blob
 from hyperlane.control.client import ControlClient
-from hyperlane.control.types import LinkCounters, ShardSpec, Wiring
+from hyperlane.control.types import CodecTime, LinkCounters, LinkSpeed, ShardSpec, Wiring
 from hyperlane.errors import TransportError, WorkerError
 from hyperlane.model.store import LayerStore
+from hyperlane.worker.codecs import EpochCodecs
 from hyperlane.worker.parts import Parts, StepResult
 from hyperlane.worker.profile import Memory
 from hyperlane.worker.worker import About, Worker
@@ -94,7 +95,14 @@ class Workshop:
         about = About(name=name, **{**plain, **changes})
         memory = Memory(total_bytes=1000, free_bytes=600, used_bytes=400)
         store = LayerStore(self.root / name)
-        return Worker(about, store, self._parts(), memory=lambda: memory, rejected=lambda: ("bad magic",))
+        return Worker(
+            about,
+            store,
+            self._parts(),
+            memory=lambda: memory,
+            rejected=lambda: ("bad magic",),
+            received_bytes=lambda: 70,
+        )
 
     def close(self) -> None:
         for thread in self.threads:
@@ -105,6 +113,7 @@ class Workshop:
             open_session=self._open_session,
             connect=self._connect,
             open_pump=self._open_pump,
+            measure_link=_measure_link,
             open_relay=ControlClient,
             spawn=self._spawn,
         )
@@ -120,13 +129,22 @@ class Workshop:
         self.links.append(FakeLink(wiring.data_addresses[0]))
         return self.links[-1]
 
-    def _open_pump(self, session: Any, link: Any, wiring: Wiring, spec: ShardSpec) -> FakePump:
+    def _open_pump(self, session: Any, link: Any, wiring: Wiring, codecs: EpochCodecs, spec: ShardSpec) -> FakePump:
         self.pumps.append(FakePump())
         return self.pumps[-1]
 
     def _spawn(self, run: Callable[[], None]) -> None:
         self.threads.append(threading.Thread(target=run))
         self.threads[-1].start()
+
+
+def _measure_link(wiring: Wiring, codecs: Sequence[str], rows: Sequence[int], width: int, dtype: str) -> LinkSpeed:
+    times = [
+        CodecTime(codec=codec, rows=count, encode_s=1e-6, decode_s=2e-6, payload_bytes=count * width)
+        for codec in codecs
+        for count in rows
+    ]
+    return LinkSpeed(bytes_per_s=1e9, latency_s=1e-5, times=tuple(times))
 
 
 def shard_spec(store: LayerStore, **changes: Any) -> ShardSpec:

@@ -37,7 +37,7 @@ def test_goes_from_empty_to_ready_and_back(workshop: Workshop, store: LayerStore
     assert worker.stats().state is State.EMPTY
     worker.load(shard_spec(store))
     assert worker.stats().state is State.LOADED
-    assert worker.wire(wiring()) == "127.0.0.1:9"
+    assert worker.wire(wiring()).address == "127.0.0.1:9"
     assert worker.stats().state is State.READY
     worker.unload()
     assert worker.stats().state is State.EMPTY
@@ -58,6 +58,7 @@ def test_stats_tell_what_it_holds(workshop: Workshop, store: LayerStore) -> None
     assert stats.epoch == 7
     assert stats.links[0].wire_bytes == 30
     assert stats.rejected == ("bad magic",)
+    assert stats.received_bytes == 70
 
 
 def test_same_shard_is_not_loaded_again(workshop: Workshop, store: LayerStore) -> None:
@@ -148,7 +149,7 @@ def test_failed_pump_is_told_and_can_be_wired_again(
 def test_executes_steps_without_data_links(workshop: Workshop, store: LayerStore) -> None:
     worker = workshop.worker()
     worker.load(shard_spec(store))
-    assert worker.wire(wiring(data_addresses=())) == ""
+    assert worker.wire(wiring(data_addresses=())).address == ""
     assert worker.stats().state is State.WIRED
     steps = [tokens(1, 2), tokens(5, flags=WANT_LOGITS)]
     candidates, logits = list(worker.execute(iter(steps), 5.0))

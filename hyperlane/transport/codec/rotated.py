@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlane.errors import TransportError
+from hyperlane.errors import TablesError, TransportError
 from hyperlane.transport.codec.protocol import Buffer
 from hyperlane.transport.codec.rotation import blocks, hadamard, row_sum, signs
 from hyperlane.transport.codec.tables import Tables
@@ -180,7 +180,7 @@ class RotatedCodec:
             raise TransportError(f"a payload of {len(data)} bytes is too short for {rows} rows; the sender is faulty")
         made_with = data[:8].tobytes()
         if made_with != self.tables.id:
-            raise TransportError(
+            raise TablesError(
                 f"the frame was made with codec tables {made_with.hex()}, "
                 f"this end holds {self.tables.id.hex()}; deploy again"
             )

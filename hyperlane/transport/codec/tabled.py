@@ -22,6 +22,7 @@ _NATIVE: dict[int, tuple[int, Sequence[Codebook], Sequence[float]]] = {
     h8.ID: (2, (), ()),
 }
 TABLED_NAMES = tuple(_QUANTIZERS)
+TABLED_IDS = tuple(quantizer.ID for quantizer in _QUANTIZERS.values())
 
 
 class TabledCodec:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperlane.errors import TransportError
-from hyperlane.transport.codec import Codec, codec_by_id, make_codec
+from hyperlane.transport.codec import Codec, make_codec
 from hyperlane.transport.codec.int4_plain import Int4Plain
 from hyperlane.transport.codec.int8 import Int8
 from hyperlane.transport.frame import Frame, Kind, Run, pack
@@ -118,11 +118,6 @@ def test_a_payload_of_another_length_is_refused(name: str, native: bool) -> None
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_raw_keeps_every_bit(dtype: type) -> None:
     rows = np.random.default_rng(0).standard_normal((5, 33)).astype(dtype)
-    codec = codec_by_id(0)
+    codec = make_codec("raw")
     assert decoded(codec, encoded(codec, rows), rows.shape, dtype).tobytes() == rows.tobytes()
     assert decoded(codec, encoded(codec, rows[:, ::2]), (5, 17), dtype).tobytes() == rows[:, ::2].tobytes()
-
-
-def test_an_unknown_codec_id_is_an_error_of_the_link() -> None:
-    with pytest.raises(TransportError, match="codec id 200"):
-        codec_by_id(200)

@@ -1,0 +1,35 @@
+"""The receiving end of a link: whatever codec a frame names, as far as its tables are here."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperlane.errors import TablesError, TransportError
+from hyperlane.transport.codec.int4_plain import Int4Plain
+from hyperlane.transport.codec.int8 import Int8
+from hyperlane.transport.codec.protocol import Buffer, Codec
+from hyperlane.transport.codec.raw import Raw
+from hyperlane.transport.codec.tabled import TABLED_IDS, TABLED_NAMES, TabledCodec
+from hyperlane.transport.codec.tables import Tables
+
+
+class Decoders:
+    """Every codec, those with tables bound to `tables`; without them such frames are refused."""
+
+    def __init__(self, tables: Tables | None) -> None:
+        codecs: list[Codec] = [Raw(), Int8(), Int4Plain()]
+        if tables is not None:
+            codecs += [TabledCodec(name, tables) for name in TABLED_NAMES]
+        self._codecs = {codec.id: codec for codec in codecs}
+
+    def decode(self, codec_id: int, payload: Buffer, positions_R: NDArray[np.uint32], out_RD: NDArray[Any]) -> None:
+        """Write the rows; TablesError without the tables that they were made with, TransportError for other faults."""
+        codec = self._codecs.get(codec_id)
+        if codec is not None:
+            codec.decode(payload, positions_R, out_RD)
+        elif codec_id in TABLED_IDS:
+            made_with = np.frombuffer(payload, np.uint8)[:8].tobytes().hex()
+            raise TablesError(f"the frame was made with codec tables {made_with}, this end holds none; deploy again")
+        else:
+            raise TransportError(f"codec id {codec_id} is unknown; run one release everywhere")
