@@ -72,7 +72,8 @@ def _continue_run(words: list[str], multirun: bool) -> list[str]:
 
     earlier = saved_overrides(folder)
     set_anew = {_key(word) for word in words}
-    kept = [word for word in earlier if _key(word) not in {*set_anew, "stages"}]  # go on to the end, not to where it stopped
+    set_anew.add("stages")  # go on to the end, not to where the earlier run stopped
+    kept = [word for word in earlier if _key(word) not in set_anew]
     return kept + words
 
 

@@ -147,9 +147,7 @@ class Chain:
             if stats.failure:
                 raise WorkerError(f"worker {shard.worker} failed: {stats.failure}")
             if stats.epoch != self.epoch or stats.state != State.READY:
-                raise WorkerError(
-                    f"worker {shard.worker} was taken over by another run; run again after it"
-                )
+                raise WorkerError(f"worker {shard.worker} was taken over by another run; run again after it")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from hyperlane.worker.intake import Intake, held_bytes
 from hyperlane.worker.parts import Next, Parts, Pump, Session, StepResult
 from hyperlane.worker.profile import Memory
 
-STOP_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 15.0  # a step under way is not cut off; SetNextWorker's deadline is 20 s
 
 log = logging.getLogger(__name__)
 
