@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("cluster=static",), "cluster.addresses is empty"),
         (("cluster.snapshot=/nowhere.json",), "cluster.snapshot=/nowhere.json cannot be read"),
         (("run_dir=/nowhere",), "run_dir=/nowhere is not the folder of a run"),
+        (("model.architecture.num_hidden_layers=0",), "random/0 has 0 layers"),
+        (("quantization=int8", "quantization.block_size=17"), "quantization.block_size=17 is out of range"),
     ],
 )
 def test_a_wrong_configuration(arguments: tuple[str, ...], said: str, tmp_path: Path, store: Path) -> None:
@@ -136,6 +139,44 @@ def test_a_prompt_on_running_workers_sends_nothing(tmp_path: Path, store: Path) 
     ]
     assert sent(again) == [0, 0]
     assert sent(moved) == [2, 1], "w0 lacks its new graph and one layer, w1 its new graph alone"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, store: Path) -> None:
+    (tmp_path / "outputs").write_text("a file is in the way")
+    assert "cannot write the run's folder" in error_of(hyperlane(*TINY, cwd=tmp_path, store=store))
+
+
+def test_workers_that_hold_another_model_by_now(tmp_path: Path, store: Path) -> None:
+    with running_worker("w0", tmp_path / "0") as worker:
+        first = hyperlane(*TINY, "prompt=Hello", *static(worker), cwd=tmp_path, store=store)
+        other = hyperlane(*TINY, "model.seed=1", "prompt=Hello", *static(worker), cwd=tmp_path, store=store)
+        resumed = ("stages=[generate]", "generate.max_new_tokens=5")
+        again = hyperlane(f"run_dir={first.folder}", *resumed, cwd=tmp_path, store=store)
+    assert other.code == 0, other.err
+    assert again.code == 1
+    assert "w0 holds another shard by now" in again.err
+    assert len(first.generation["requests"][0]["token_ids"]) == 4, "the earlier result is lost"
+
+
+def test_two_runs_at_once_do_not_mix(tmp_path: Path, store: Path) -> None:
+    arguments = (
+        *TINY,
+        "prompt=Hello",
+        "transport/codec=raw",
+        "generate.max_new_tokens=100",
+        "generate.ignore_eos=true",
+    )
+    with running_worker("w0", tmp_path / "0") as worker:
+        alone = hyperlane(*arguments, *static(worker), cwd=tmp_path, store=store)
+        with ThreadPoolExecutor() as pool:
+            both = list(pool.map(lambda _: hyperlane(*arguments, *static(worker), cwd=tmp_path, store=store), range(2)))
+    done = [run for run in both if run.code == 0]
+    assert done, [run.err for run in both]
+    assert len({run.folder for run in (alone, *done)}) == 1 + len(done)
+    for run in done:
+        assert run.generation["requests"][0]["token_ids"] == alone.generation["requests"][0]["token_ids"]
+    for run in both:
+        assert run.code == 0 or "another run" in run.err, run.err
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
