@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import hydra
@@ -83,26 +84,23 @@ def _run_stages(composed: DictConfig, folder: Path) -> dict[str, str]:
 async def _until_signal(composed: DictConfig, folder: Path) -> dict[str, str]:
     """Ctrl-C cancels the stages, so that each cleans up; a second one ends the process at once."""
     config = to_config(composed)
-    from hyperlane.runner import (
-        run as run_stages,  # here, so that a wrong configuration is said before torch is read
-    )
+    from hyperlane import runner  # here, so that a wrong configuration is said before torch is read
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
-        context = await run_stages(config, folder)
-        nursery.cancel_scope.cancel()
-        return rows(context.generation, context.deployment.boundaries) if "generate" in context.artifacts else {}
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
+            context = await runner.run(config, folder)
+            nursery.cancel_scope.cancel()
+            return rows(context.generation, context.deployment.boundaries) if "generate" in context.artifacts else {}
     print(f"interrupted; go on with: run_dir={folder}", file=sys.stderr, flush=True)
     raise KeyboardInterrupt
 
 
-async def _cancel_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            logging.getLogger(__name__).warning("interrupted; cleaning up (once more ends at once)")
-            scope.cancel()
-            break
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        logging.getLogger(__name__).warning("interrupted; cleaning up (once more ends at once)")
+        scope.cancel()
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
 
 
 def _report(error: Exception) -> int:

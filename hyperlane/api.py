@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
@@ -24,10 +24,12 @@ from hyperlane.artifacts import Deployment, GeneratedText
 from hyperlane.config import Config, compose
 from hyperlane.errors import HyperlaneError, first_known
 from hyperlane.generate.engine import Prompt
-from hyperlane.generate.tokenizer import Tokenizer
 from hyperlane.rundir import RunDir
 from hyperlane.stages import STAGES, Context
 from hyperlane.stages.generate import encode, open_engine
+
+if TYPE_CHECKING:
+    from hyperlane.generate.tokenizer import Tokenizer
 
 _DEPLOYING = ("discover", "plan", "export", "deploy")
 
@@ -135,11 +137,11 @@ async def _deploy_and_answer(config: Config, jobs: _Jobs, ready: "Future[Deploym
         async with Context.open(config, RunDir(Path(folder))) as context:
             for name in _DEPLOYING:
                 context.artifacts[name] = await STAGES[name].run(context)
-            tokenizer = Tokenizer.load(await context.checkpoint())
+            tokenizer = await context.tokenizer()
             await trio.to_thread.run_sync(_answer, context, tokenizer, jobs, ready)
 
 
-def _answer(context: Context, tokenizer: Tokenizer, jobs: _Jobs, ready: "Future[Deployment]") -> None:
+def _answer(context: Context, tokenizer: "Tokenizer", jobs: _Jobs, ready: "Future[Deployment]") -> None:
     config, deployment = context.config, context.deployment
     with open_engine(config, deployment, tokenizer) as (engine, _):
         sampling, limits = engine.sampling, engine.limits

@@ -4,29 +4,32 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import trio
 
 from hyperlane.artifacts import GeneratedText, Generation
 from hyperlane.errors import RequestError
 from hyperlane.generate.engine import Engine, Prompt
-from hyperlane.generate.tokenizer import Tokenizer
 from hyperlane.stages.context import Context
 from hyperlane.stages.generate import open_engine, ranges
+
+if TYPE_CHECKING:
+    from hyperlane.generate.tokenizer import Tokenizer
 
 POLL_S = 0.2
 
 
 async def run(context: Context) -> Generation:
-    checkpoint = await context.checkpoint()
-    return await trio.to_thread.run_sync(_chat, context, Tokenizer.load(checkpoint))
+    tokenizer = await context.tokenizer()
+    return await trio.to_thread.run_sync(_chat, context, tokenizer)
 
 
 def show(context: Context) -> None:
     """The conversation was on the terminal already."""
 
 
-def _chat(context: Context, tokenizer: Tokenizer) -> Generation:
+def _chat(context: Context, tokenizer: "Tokenizer") -> Generation:
     config, deployment = context.config, context.deployment
     with open_engine(config, deployment, tokenizer) as (engine, chain):
         turns = list(_turns(config.generate.system, engine, tokenizer, trio.from_thread.check_cancelled))
@@ -34,7 +37,7 @@ def _chat(context: Context, tokenizer: Tokenizer) -> Generation:
 
 
 def _turns(
-    system: str | None, engine: Engine, tokenizer: Tokenizer, check: Callable[[], None]
+    system: str | None, engine: Engine, tokenizer: "Tokenizer", check: Callable[[], None]
 ) -> Iterator[GeneratedText]:
     opening = [("system", system)] if system else []
     messages = list(opening)
@@ -59,7 +62,7 @@ def _answer(
     number: int,
     messages: list[tuple[str, str]],
     engine: Engine,
-    tokenizer: Tokenizer,
+    tokenizer: "Tokenizer",
     check: Callable[[], None],
 ) -> GeneratedText:
     prompt = Prompt(number, messages[-1][1], tuple(tokenizer.encode_chat(messages)))

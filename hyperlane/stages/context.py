@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 import trio
 from rich.console import Console
@@ -13,12 +13,13 @@ from hyperlane.artifacts import Cluster, Deployment, Generation, Manifest, Plan
 from hyperlane.cluster.source import Finder, Surroundings
 from hyperlane.config import Config
 from hyperlane.errors import ClusterError, HyperlaneError
-from hyperlane.model.source import Checkpoint, resolve
 from hyperlane.model.store import LayerStore
 from hyperlane.rundir import RunDir
 from hyperlane.stages.prompts import read_prompts
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from hyperlane.generate.tokenizer import Tokenizer
+    from hyperlane.model.source import Checkpoint
 
 
 @dataclass(slots=True)
@@ -35,7 +36,8 @@ class Context:
     _exits: AsyncExitStack = field(default_factory=AsyncExitStack)
     _source: Finder | None = None
     _live: Cluster | None = None
-    _checkpoint: Checkpoint | None = None
+    _checkpoint: "Checkpoint | None" = None
+    _tokenizer: "Tokenizer | None" = None
     _reading: trio.Lock = field(default_factory=trio.Lock)
 
     @staticmethod
@@ -81,22 +83,26 @@ class Context:
         """The workers as this run last saw them."""
         return self._live or await self.probe()
 
-    async def checkpoint(self) -> Checkpoint:
-        """The model's files and config; reading them imports torch, which takes seconds, so it happens once."""
+    async def checkpoint(self) -> "Checkpoint":
+        """The model's files and configuration."""
         async with self._reading:
             if self._checkpoint is None:
-                model = self.config.model
-                self._checkpoint = await trio.to_thread.run_sync(
-                    resolve,
-                    model.source,
-                    model.revision,
-                    model.architecture,
-                    model.seed,
-                    self.store,
-                    abandon_on_cancel=True,
-                )
+                self._checkpoint = await trio.to_thread.run_sync(self._resolve, abandon_on_cancel=True)
                 self.inputs["model"] = self._checkpoint.identity
         return self._checkpoint
+
+    async def tokenizer(self) -> "Tokenizer":
+        """The model's tokenizer."""
+        checkpoint = await self.checkpoint()
+        if self._tokenizer is None:
+            self._tokenizer = await trio.to_thread.run_sync(_load_tokenizer, checkpoint, abandon_on_cancel=True)
+        return self._tokenizer
+
+    def _resolve(self) -> "Checkpoint":
+        from hyperlane.model.source import resolve  # torch takes seconds: in this thread, while workers start
+
+        model = self.config.model
+        return resolve(model.source, model.revision, model.architecture, model.seed, self.store)
 
     async def _read_ahead(self) -> None:
         """Read the model while workers are looked for; what fails is said by the stage that needs it."""
@@ -127,3 +133,9 @@ class Context:
     @property
     def generation(self) -> Generation:
         return cast(Generation, self.artifacts["generate"])
+
+
+def _load_tokenizer(checkpoint: "Checkpoint") -> "Tokenizer":
+    from hyperlane.generate.tokenizer import Tokenizer
+
+    return Tokenizer.load(checkpoint)

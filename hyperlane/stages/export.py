@@ -4,13 +4,14 @@ import trio
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hyperlane.artifacts import Manifest
-from hyperlane.model.export import export
 from hyperlane.stages.context import Context
 
 
 async def run(context: Context) -> Manifest:
     config = context.config
     checkpoint = await context.checkpoint()
+    from hyperlane.model.export import export  # reads torch, which by now is read
+
     columns = (
         TextColumn("export:"),
         BarColumn(),

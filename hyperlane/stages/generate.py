@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import trio
 from rich.console import Console
@@ -14,17 +15,19 @@ from hyperlane.generate.chain import Chain, open_chain
 from hyperlane.generate.engine import Engine, Limits, Prompt
 from hyperlane.generate.sampling import Sampling
 from hyperlane.generate.scheduler import Scheduler
-from hyperlane.generate.tokenizer import Tokenizer
 from hyperlane.generate.wiring import link_codecs
 from hyperlane.model.store import LayerStore
 from hyperlane.report import summary
 from hyperlane.stages.context import Context
 from hyperlane.stages.links import link_options
 
+if TYPE_CHECKING:
+    from hyperlane.generate.tokenizer import Tokenizer
+
 
 async def run(context: Context) -> Generation:
-    checkpoint = await context.checkpoint()
-    return await trio.to_thread.run_sync(_generate, context, Tokenizer.load(checkpoint))
+    tokenizer = await context.tokenizer()
+    return await trio.to_thread.run_sync(_generate, context, tokenizer)
 
 
 def show(context: Context) -> None:
@@ -43,7 +46,7 @@ def show(context: Context) -> None:
     console.print(summary(generation, context.deployment.boundaries, str(context.run_dir.root)))
 
 
-def _generate(context: Context, tokenizer: Tokenizer) -> Generation:
+def _generate(context: Context, tokenizer: "Tokenizer") -> Generation:
     config, deployment = context.config, context.deployment
     prompts = [Prompt(i, text, encode(text, config, tokenizer)) for i, text in enumerate(context.prompts)]
     with open_engine(config, deployment, tokenizer) as (engine, chain):
@@ -52,7 +55,7 @@ def _generate(context: Context, tokenizer: Tokenizer) -> Generation:
 
 
 @contextmanager
-def open_engine(config: Config, deployment: Deployment, tokenizer: Tokenizer) -> Iterator[tuple[Engine, Chain]]:
+def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") -> Iterator[tuple[Engine, Chain]]:
     """A wired chain, and an engine that serves requests over it."""
     generate, hops = config.generate, len(deployment.shards)
     store = LayerStore(config.store.path)
@@ -96,7 +99,7 @@ def ranges(deployment: Deployment) -> tuple[WorkerRange, ...]:
     return tuple(WorkerRange(name=shard.worker, start=shard.start, stop=shard.stop) for shard in deployment.shards)
 
 
-def encode(text: str, config: Config, tokenizer: Tokenizer) -> tuple[int, ...]:
+def encode(text: str, config: Config, tokenizer: "Tokenizer") -> tuple[int, ...]:
     """A prompt's token ids: in the model's chat template, unless generate.raw_prompt."""
     if config.generate.raw_prompt:
         return tuple(tokenizer.encode(text))

@@ -3,7 +3,6 @@
 import trio
 
 from hyperlane.artifacts import Plan
-from hyperlane.model.spec import read_spec
 from hyperlane.partition import place
 from hyperlane.partition.memory import Workload
 from hyperlane.stages.context import Context
@@ -13,6 +12,8 @@ from hyperlane.stages.picture import draw_plan
 async def run(context: Context) -> Plan:
     config = context.config
     checkpoint = await context.checkpoint()
+    from hyperlane.model.spec import read_spec  # reads torch, which by now is read
+
     spec = await trio.to_thread.run_sync(
         read_spec, checkpoint, config.model.dtype.value, config.quantization, abandon_on_cancel=True
     )

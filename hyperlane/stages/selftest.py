@@ -14,7 +14,6 @@ from hyperlane.config import Config
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import Step, Wiring
 from hyperlane.errors import ConfigError
-from hyperlane.generate.tokenizer import Tokenizer
 from hyperlane.model.store import LayerStore
 from hyperlane.stages import trial
 from hyperlane.stages.context import Context
@@ -40,7 +39,7 @@ async def run(context: Context, shards: Sequence[Shard]) -> SelfTest | None:
     key = _key(context.manifest, plan, tested, text, sizes)
     found = context.store.self_test(key)
     if found is None or not all(b.tables is None or context.store.is_intact(b.tables) for b in found.boundaries):
-        token_ids = Tokenizer.load(await context.checkpoint()).encode(text)
+        token_ids = (await context.tokenizer()).encode(text)
         check = trio.from_thread.check_cancelled
         found = await trio.to_thread.run_sync(_measure, key, tested, shards, token_ids, sizes, context.store, check)
         context.store.put_self_test(found)

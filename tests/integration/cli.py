@@ -18,6 +18,7 @@ class Done:
     @property
     def folder(self) -> Path:
         """The run's folder, which the last line names."""
+        assert self.code == 0, self.err
         last = self.out.strip().splitlines()[-1]
         assert last.startswith("run: "), self
         return Path(last.removeprefix("run: "))

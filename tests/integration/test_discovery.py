@@ -109,12 +109,12 @@ async def test_lab_tells_whom_it_saw_and_why_they_do_not_count(cluster: str) -> 
     other = make_entry("a", cluster=f"{cluster}-x", identity=f"a#{secrets.token_hex(4)}")
     old = make_entry("b", cluster=cluster, version=99, identity=f"b#{secrets.token_hex(4)}")
     dead = make_entry("c", cluster=cluster, control_port=1, identity=f"c#{secrets.token_hex(4)}")
-    lab = Lab(name=cluster, interface=LOOPBACK, browse_timeout_s=2.0, probe_timeout_s=1.0)
+    lab = Lab(name=cluster, interface=LOOPBACK, browse_timeout_s=5.0, probe_timeout_s=1.0)
     async with announced(other, old, dead), lab.open(Surroundings(store_root=Path("unused"))) as finder:
         with pytest.raises(ClusterError) as caught:
             await finder.find()
     message = str(caught.value)
-    assert message.startswith(f"no usable worker of cluster '{cluster}' answered in 2 s; rejected: ")
+    assert message.startswith(f"no usable worker of cluster '{cluster}' answered in 5 s; rejected: ")
     assert f"a (127.0.0.1:7070): belongs to cluster '{cluster}-x', not '{cluster}'" in message
     assert "b (127.0.0.1:7070): speaks protocol version 99, not 1" in message
     assert "c (127.0.0.1:1): worker c at 127.0.0.1:1 cannot be reached" in message

@@ -192,13 +192,8 @@ def test_a_users_own_config_folder_is_used_and_checked(tmp_path: Path, store: Pa
     (tmp_path / "mine" / "partition").mkdir(parents=True)
     own = tmp_path / "mine" / "partition" / "last_heavy.yaml"
     own.write_text("kind: manual\nlayers: [1, 3]\nworkers: []\nreserve: 0.1\n")
-    arguments = (
-        *TINY,
-        "--config-dir",
-        str(tmp_path / "mine"),
-        "partition=last_heavy",
-        "stages=[discover,plan]",
-    )
-    done = hyperlane(*arguments, cwd=tmp_path, store=store)
+    overrides = (*TINY, "partition=last_heavy", "stages=[discover,plan]")
+    done = hyperlane("--config-dir", str(tmp_path / "mine"), *overrides, cwd=tmp_path, store=store)
+    assert done.code == 0, done.err
     plan = done.artifact("plan", "plan.json")
     assert [(p["start"], p["stop"]) for p in plan["placements"]] == [(0, 1), (1, 4)]
