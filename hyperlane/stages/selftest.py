@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -15,12 +16,13 @@ from hyperlane.control.client import ControlClient
 from hyperlane.control.types import Step, Wiring
 from hyperlane.errors import ConfigError
 from hyperlane.model.store import LayerStore
-from hyperlane.stages import trial
 from hyperlane.stages.context import Context
 from hyperlane.stages.trial import Sizes, Trial
 from hyperlane.transport import ladder
 from hyperlane.transport.calibrate import CALIBRATION_TEXT
 from hyperlane.transport.codec import TABLED_NAMES
+
+T = TypeVar("T")
 
 AUTO = "auto"
 MOST_CALIBRATION_TOKENS = 4096
@@ -69,8 +71,13 @@ def _measure(
     with ExitStack() as exits:
         clients = [exits.enter_context(ControlClient(shard.control_address, shard.worker)) for shard in shards]
         sizes = _wired_alone(clients, sizes)
-        chain = [_remote(client, check) for client in clients]
-        begun = Trial.begin(chain, sizes, calibration, test)
+        begun = Trial.begin(
+            [_checked(client.execute, check) for client in clients[:-1]],
+            _checked(clients[-1].compare, check),
+            sizes,
+            calibration=calibration,
+            test=test,
+        )
         settled = ladder.settle(codec, layers, begun.error_of, begun.kl_of)
     boundaries = [
         Boundary(
@@ -135,10 +142,14 @@ def _wired_alone(clients: Sequence[ControlClient], sizes: Sizes) -> Sizes:
     return replace(sizes, epoch=epoch)
 
 
-def _remote(client: ControlClient, check: Callable[[], None]) -> trial.Shard:
-    def shard(steps: Iterable[Step]) -> Iterator[Step]:
-        for answer in client.execute(steps, TIMEOUT_S):
+def _checked(
+    call: Callable[[Iterable[Step], float], Iterator[T]], check: Callable[[], None]
+) -> Callable[[Iterable[Step]], Iterator[T]]:
+    """A worker's call that `check` may end between two answers."""
+
+    def answers(steps: Iterable[Step]) -> Iterator[T]:
+        for answer in call(steps, TIMEOUT_S):
             check()
             yield answer
 
-    return shard
+    return answers

@@ -7,10 +7,10 @@ import pytest
 from hyperlane.control.types import Step
 from hyperlane.generate.tokenizer import Tokenizer
 from hyperlane.stages.selftest import split
-from hyperlane.stages.trial import MESSAGE_BYTES, Shard, Sizes, Trial
+from hyperlane.stages.trial import CHUNK_BYTES, Shard, Sizes, Trial
 from hyperlane.transport.calibrate import CALIBRATION_TEXT
 from hyperlane.transport.ladder import ERROR_BUDGET, settle
-from hyperlane.worker.execute import run_step
+from hyperlane.worker.execute import compared, run_step
 from hyperlane.worker.session import Session
 from tests.fixtures_model import Exported
 
@@ -27,8 +27,8 @@ def begin(model: Exported, bounds: Sequence[int], *, context: int, slots: int, p
     calibration, test = split(token_ids)
     vocabulary = model.manifest.vocab_size
     sizes = Sizes.of(context=context, slots=slots, prefill_chunk=prefill_chunk, widest=vocabulary, epoch=0)
-    shards = [shard_of(session) for session in model.chain(*bounds, slots=slots, context=context).shards]
-    return Trial.begin(shards, sizes, calibration[:1024], test)
+    *shards, last = [shard_of(session) for session in model.chain(*bounds, slots=slots, context=context).shards]
+    return Trial.begin(shards, lambda pairs: compared(last(pairs)), sizes, calibration=calibration[:1024], test=test)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def test_one_slot_and_short_contexts_measure_the_same_codec(tiny: Exported) -> N
     assert lone.kl_of(("raw", "raw")) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_step_with_logits_fits_a_message() -> None:
+def test_the_logits_of_a_step_stay_small() -> None:
     sizes = Sizes.of(context=4096, slots=4, prefill_chunk=512, widest=128_256, epoch=3)
-    assert sizes.chunk_tokens * 128_256 * 4 <= MESSAGE_BYTES
+    assert sizes.chunk_tokens * 128_256 * 4 <= CHUNK_BYTES
     assert (sizes.piece_tokens, sizes.epoch) == (512, 3)
     assert Sizes.of(context=4096, slots=1, prefill_chunk=512, widest=128_256, epoch=3).piece_tokens == 65
