@@ -12,6 +12,9 @@ from hyperlane.transport.calibrate import kl_divergence
 from hyperlane.transport.frame import WANT_LOGITS
 from hyperlane.worker.parts import Session, StepResult
 
+COMPARED_ROWS = 16
+"""So many rows of logits at a time become FP64, of which several copies are made."""
+
 
 def run_step(step: Step, session: Session, epoch: int, worker: str) -> Step:
     """The step after this shard: hidden rows, or the last shard's candidates or logits."""
@@ -27,7 +30,10 @@ def compared(answers: Iterable[Step]) -> Iterator[NDArray[np.float64]]:
     """For each two answers with logits: KL(first || second) of each row, in nats. WorkerError where one failed."""
     logits = (_logits_of(answer) for answer in answers)
     for exact_NV, coded_NV in zip(logits, logits, strict=True):
-        yield kl_divergence(exact_NV, coded_NV)
+        blocks = range(0, len(exact_NV), COMPARED_ROWS)
+        yield np.concatenate(
+            [kl_divergence(exact_NV[at : at + COMPARED_ROWS], coded_NV[at : at + COMPARED_ROWS]) for at in blocks]
+        )
 
 
 def _logits_of(answer: Step) -> NDArray[np.float32]:
