@@ -41,6 +41,7 @@ async def run(context: Context, shards: Sequence[Shard]) -> SelfTest | None:
     key = _key(context.manifest, plan, tested, text, sizes)
     found = context.store.self_test(key)
     if found is None or not all(b.tables is None or context.store.is_intact(b.tables) for b in found.boundaries):
+        context.console.print(f"deploy: self-test of {tested} (its result is kept for later runs)")
         token_ids = (await context.tokenizer()).encode(text)
         check = trio.from_thread.check_cancelled
         found = await trio.to_thread.run_sync(_measure, key, tested, shards, token_ids, sizes, context.store, check)
