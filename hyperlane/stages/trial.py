@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane.control.types import Step
-from hyperlane.errors import WorkerError
+from hyperlane.errors import ModelError, TransportError, WorkerError
 from hyperlane.transport.calibrate import calibrate, relative_error
 from hyperlane.transport.codec import Codec, Tables, make_codec
 from hyperlane.transport.frame import WANT_LOGITS, Run
@@ -66,13 +66,16 @@ class Trial:
         calibration: Sequence[int],
         test: Sequence[int],
     ) -> "Trial":
-        """Run both texts raw: tables come from the first, measurements from the second."""
+        """Run both texts raw: tables come from the first, measurements from the second.
+
+        ModelError where the model computes nothing finite.
+        """
         split = len(_pieces(calibration, sizes.piece_tokens))
         pieces = [*_pieces(calibration, sizes.piece_tokens), *_pieces(test, sizes.piece_tokens)]
         exact, tables = [], []
         for shard in shards:
             pieces = _hidden(shard, pieces, sizes)
-            tables.append(calibrate(np.concatenate(pieces[:split])))
+            tables.append(_tables(pieces[:split]))
             exact.append(pieces[split:])
         return cls(shards, compare, sizes, tuple(exact), tuple(tables))
 
@@ -91,6 +94,15 @@ class Trial:
             coder = make_codec(codec, self.tables[boundary])
             pieces = [_coded(coder, piece) for piece in pieces]
         return float(np.concatenate(list(self.compare(_pairs(self.exact[-1], pieces, self.sizes)))).mean())
+
+
+def _tables(pieces: Sequence[Rows]) -> Tables:
+    try:
+        return calibrate(np.concatenate(pieces))
+    except (ValueError, TransportError) as error:  # no row to measure, or one that no table can hold
+        raise ModelError(
+            f"codec tables cannot be made of the hidden states: {error}; use transport/codec=raw"
+        ) from error
 
 
 def _pieces(token_ids: Sequence[int], piece_tokens: int) -> list[Rows]:

@@ -1,10 +1,13 @@
 """The self-test on a real model: it admits int4 after layer 15, and refuses a bad codec."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from hyperlane.control.types import Step
+from hyperlane.errors import ModelError, WorkerError
 from hyperlane.generate.tokenizer import Tokenizer
 from hyperlane.stages.selftest import split
 from hyperlane.stages.trial import CHUNK_BYTES, Shard, Sizes, Trial
@@ -66,3 +69,23 @@ def test_the_logits_of_a_step_stay_small() -> None:
     assert sizes.chunk_tokens * 128_256 * 4 <= CHUNK_BYTES
     assert (sizes.piece_tokens, sizes.epoch) == (512, 3)
     assert Sizes.of(context=4096, slots=1, prefill_chunk=512, widest=128_256, epoch=3).piece_tokens == 65
+
+
+def test_a_model_that_computes_nothing_finite_is_told() -> None:
+    def broken(steps: Iterable[Step]) -> Iterator[Step]:
+        for step in steps:
+            rows = sum(run.count for run in step.runs)
+            yield replace(step, tokens_R=None, hidden_RD=np.full((rows, 64), np.nan, np.float32))
+
+    sizes = Sizes.of(context=64, slots=2, prefill_chunk=32, widest=64, epoch=0)
+    with pytest.raises(ModelError, match="use transport/codec=raw"):
+        Trial.begin([broken], compared, sizes, calibration=range(70), test=range(10))
+
+
+def test_a_worker_that_fails_ends_the_self_test() -> None:
+    def failing(steps: Iterable[Step]) -> Iterator[Step]:
+        return (replace(step, tokens_R=None, error="worker w1: out of memory") for step in steps)
+
+    sizes = Sizes.of(context=64, slots=2, prefill_chunk=32, widest=64, epoch=0)
+    with pytest.raises(WorkerError, match="the self-test failed: worker w1: out of memory"):
+        Trial.begin([failing], compared, sizes, calibration=range(70), test=range(10))
