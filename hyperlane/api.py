@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, Self
 import trio
 
 from hyperlane.artifacts import Deployment, GeneratedText
-from hyperlane.config import Config, compose
-from hyperlane.errors import HyperlaneError, first_known
+from hyperlane.config import Config, Generate, check_generate, compose
+from hyperlane.errors import ConfigError, HyperlaneError, first_known
 from hyperlane.generate.engine import Prompt
 from hyperlane.rundir import RunDir
 from hyperlane.stages import STAGES, Context
-from hyperlane.stages.generate import encode, open_engine
+from hyperlane.stages.generate import encode, limits, open_engine, sampling
 
 if TYPE_CHECKING:
     from hyperlane.generate.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ _DEPLOYING = ("discover", "plan", "export", "deploy")
 class _Job:
     prompts: Sequence[str]
     max_new_tokens: int | None
-    sampling: dict[str, Any]  # fields of Sampling
+    settings: dict[str, Any]  # of generate.*
     on_text: Callable[[int, str], None]
     done: "Future[tuple[GeneratedText, ...]]"
 
@@ -71,23 +71,23 @@ class AutoDistributedModel:
         return cls(jobs, thread, ready.result())
 
     def generate(
-        self, text: str | Sequence[str], max_new_tokens: int | None = None, **sampling: Any
+        self, text: str | Sequence[str], max_new_tokens: int | None = None, **settings: Any
     ) -> str | list[str]:
-        """The answer to one prompt, or the answers to several; `sampling` as in `generate.*` (temperature=0.7)."""
+        """The answer to one prompt, or the answers to several; `settings` as in `generate.*` (temperature=0.7)."""
         prompts = [text] if isinstance(text, str) else list(text)
-        texts = [answer.text for answer in self.generate_full(prompts, max_new_tokens, **sampling)]
+        texts = [answer.text for answer in self.generate_full(prompts, max_new_tokens, **settings)]
         return texts[0] if isinstance(text, str) else texts
 
     def generate_full(
-        self, prompts: Sequence[str], max_new_tokens: int | None = None, **sampling: Any
+        self, prompts: Sequence[str], max_new_tokens: int | None = None, **settings: Any
     ) -> tuple[GeneratedText, ...]:
         """As `generate`, with token ids, finish reasons and timings."""
-        return self._submit(prompts, max_new_tokens, sampling, lambda index, piece: None).result()
+        return self._submit(prompts, max_new_tokens, settings, lambda index, piece: None).result()
 
-    def stream(self, text: str, max_new_tokens: int | None = None, **sampling: Any) -> Iterator[str]:
+    def stream(self, text: str, max_new_tokens: int | None = None, **settings: Any) -> Iterator[str]:
         """The answer to one prompt, piece by piece."""
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        done = self._submit([text], max_new_tokens, sampling, lambda index, piece: pieces.put(piece))
+        done = self._submit([text], max_new_tokens, settings, lambda index, piece: pieces.put(piece))
         done.add_done_callback(lambda future: pieces.put(None))
         yield from iter(pieces.get, None)
         done.result()
@@ -109,13 +109,13 @@ class AutoDistributedModel:
         self,
         prompts: Sequence[str],
         max_new_tokens: int | None,
-        sampling: dict[str, Any],
+        settings: dict[str, Any],
         on_text: Callable[[int, str], None],
     ) -> "Future[tuple[GeneratedText, ...]]":
         if not self._thread.is_alive():
             raise HyperlaneError("this model is closed; make a new one with from_pretrained")
         done: Future[tuple[GeneratedText, ...]] = Future()
-        self._jobs.put(_Job(prompts, max_new_tokens, sampling, on_text, done))
+        self._jobs.put(_Job(prompts, max_new_tokens, settings, on_text, done))
         return done
 
 
@@ -144,13 +144,26 @@ async def _deploy_and_answer(config: Config, jobs: _Jobs, ready: "Future[Deploym
 def _answer(context: Context, tokenizer: "Tokenizer", jobs: _Jobs, ready: "Future[Deployment]") -> None:
     config, deployment = context.config, context.deployment
     with open_engine(config, deployment, tokenizer) as (engine, _):
-        sampling, limits = engine.sampling, engine.limits
         ready.set_result(deployment)
         for job in iter(jobs.get, None):
             try:
-                engine.sampling = replace(sampling, **job.sampling)
-                engine.limits = replace(limits, max_new_tokens=job.max_new_tokens or limits.max_new_tokens)
+                settings = _settings(config.generate, job)
+                engine.sampling, engine.limits = sampling(settings), limits(settings)
                 prompts = [Prompt(i, text, encode(text, config, tokenizer)) for i, text in enumerate(job.prompts)]
                 job.done.set_result(engine.run(prompts, job.on_text, lambda: None))
             except Exception as error:  # whatever it is belongs to the caller who waits for this job
                 job.done.set_exception(error)
+
+
+_PER_CALL = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop", "ignore_eos")
+
+
+def _settings(configured: Generate, job: _Job) -> Generate:
+    """The configured settings with those of one call; ConfigError where a name or a value is wrong."""
+    unknown = set(job.settings) - set(_PER_CALL)
+    if unknown:
+        raise ConfigError(f"{min(unknown)} cannot be set for one call; there are {', '.join(_PER_CALL)}")
+    given = job.settings if job.max_new_tokens is None else {**job.settings, "max_new_tokens": job.max_new_tokens}
+    settings = replace(configured, **given)
+    check_generate(settings)
+    return settings

@@ -72,7 +72,9 @@ def _continue_run(words: list[str], multirun: bool) -> list[str]:
 
     earlier = saved_overrides(folder)
     set_anew = {_key(word) for word in words}
-    return [word for word in earlier if _key(word) not in set_anew] + words
+    set_anew.add("stages")  # go on to the end, not to where the earlier run stopped
+    kept = [word for word in earlier if _key(word) not in set_anew]
+    return kept + words
 
 
 def _key(word: str) -> str:

@@ -343,13 +343,36 @@ def _is_node(composed: DictConfig, key: str) -> bool:
 
 def _check(config: Config) -> None:
     """Ranges that types cannot say."""
-    generate, transport = config.generate, config.transport
+    transport = config.transport
+    check_generate(config.generate)
     _require(
         transport.codec.name in (*CODEC_NAMES, "auto"),
         "transport.codec.name",
         transport.codec.name,
         f"one of {', '.join(CODEC_NAMES)}, auto",
     )
+    _require(transport.queue_depth >= 1, "transport.queue_depth", transport.queue_depth, "1 or more")
+    _require(
+        transport.max_frame_bytes >= 4096,
+        "transport.max_frame_bytes",
+        transport.max_frame_bytes,
+        "4096 or more",
+    )
+    _require(
+        transport.connect_timeout_s > 0,
+        "transport.connect_timeout_s",
+        transport.connect_timeout_s,
+        "more than 0",
+    )
+    _require(transport.step_timeout_s > 0, "transport.step_timeout_s", transport.step_timeout_s, "more than 0")
+    block_size = getattr(config.quantization, "block_size", 32)
+    powers = (16, 32, 64, 128, 256)
+    _require(block_size in powers, "quantization.block_size", block_size, "16, 32, 64, 128 or 256")
+    _require(bool(re.fullmatch(r"[\w.-]+", config.name)), "name", config.name, "letters, digits, '.', '_' and '-'")
+
+
+def check_generate(generate: Generate) -> None:
+    """Raise ConfigError for a setting of `generate.*` that is out of range."""
     _require(generate.max_new_tokens >= 1, "generate.max_new_tokens", generate.max_new_tokens, "1 or more")
     _require(generate.temperature >= 0, "generate.temperature", generate.temperature, "0 (greedy) or more")
     _require(generate.top_k >= 0, "generate.top_k", generate.top_k, "0 (all tokens) or more")
@@ -366,21 +389,6 @@ def _check(config: Config) -> None:
     _require(1 <= generate.slots <= 65535, "generate.slots", generate.slots, "1 to 65535")
     _require(generate.lanes >= 0, "generate.lanes", generate.lanes, "0 (one a worker) or more")
     _require(1 <= generate.prefill_chunk <= 65535, "generate.prefill_chunk", generate.prefill_chunk, "1 to 65535")
-    _require(transport.queue_depth >= 1, "transport.queue_depth", transport.queue_depth, "1 or more")
-    _require(
-        transport.max_frame_bytes >= 4096,
-        "transport.max_frame_bytes",
-        transport.max_frame_bytes,
-        "4096 or more",
-    )
-    _require(
-        transport.connect_timeout_s > 0,
-        "transport.connect_timeout_s",
-        transport.connect_timeout_s,
-        "more than 0",
-    )
-    _require(transport.step_timeout_s > 0, "transport.step_timeout_s", transport.step_timeout_s, "more than 0")
-    _require(bool(re.fullmatch(r"[\w.-]+", config.name)), "name", config.name, "letters, digits, '.', '_' and '-'")
 
 
 def _require(holds: bool, key: str, value: object, wanted: str) -> None:

@@ -59,7 +59,8 @@ async def _run_stage(stage: Stage, context: Context, run_dir: RunDir) -> None:
 def _inputs(stage: Stage, context: Context) -> Mapping[str, str]:
     """What the stage's result depends on: the artifacts that it needs and the configuration that it reads."""
     needed = {name: digest(context.artifacts[name]) for name in stage.needs}
-    return {**needed, "config": context.config.digest(stage.reads)}
+    outside = {name: context.inputs[name] for name in stage.inputs if name in context.inputs}
+    return {**needed, **outside, "config": context.config.digest(stage.reads)}
 
 
 def _stage(name: str) -> Stage:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from hyperlane.config import parse_value
 from hyperlane.rundir import write_atomic
 
 
@@ -30,11 +31,16 @@ class Row:
 def make_row(job: int, overrides: Sequence[str], figures: dict[str, str], failure: str, folder: Path) -> Row:
     return Row(
         job=job,
-        overrides=dict(word.lstrip("+").partition("=")[::2] for word in overrides),
+        overrides={key: str(parse_value(key, text)) for key, text in _split(overrides)},
         figures=figures,
         failure=failure,
         folder=str(folder),
     )
+
+
+def _split(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = [word.lstrip("+~").partition("=") for word in overrides]
+    return [(key, text) for key, _, text in pairs]
 
 
 def write_row(sweep_dir: Path, row: Row) -> None:
@@ -77,8 +83,8 @@ class ResultsTable(Callback):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([header, *lines])
         write_atomic(sweep_dir / "results.csv", text.getvalue())
-        table = Table(*header, title=f"{len(lines)} jobs", title_justify="left")
+        table = Table(*header[:-1], title=f"{len(lines)} jobs", title_justify="left")  # folders are in the CSV
         for line in lines:
-            table.add_row(*line)
+            table.add_row(*line[:-1])
         Console(highlight=False, markup=False).print(table)
         print(f"results: {sweep_dir / 'results.csv'}", flush=True)

@@ -11,8 +11,8 @@ import hyperlane
 
 ROOT = Path(hyperlane.__file__).parent
 DOORS = {
-    "hydra": ("__main__.py", "config.py", "sweep.py"),
-    "omegaconf": ("__main__.py", "config.py", "sweep.py"),
+    "hydra": ("command.py", "config.py", "sweep.py"),
+    "omegaconf": ("command.py", "config.py", "sweep.py"),
     "grpc": ("control/",),
     "grpc_health": ("control/",),
     "grpc_reflection": ("control/",),
@@ -49,6 +49,6 @@ def test_a_worker_reads_no_torch(module: str) -> None:
 
 
 def test_help_is_quick_because_it_reads_no_torch() -> None:
-    code = "import sys, hyperlane.__main__; print([m for m in ('torch', 'transformers', 'onnx') if m in sys.modules])"
+    code = "import sys, hyperlane.command; print([m for m in ('torch', 'transformers', 'onnx') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

@@ -23,6 +23,16 @@ def addresses_of(interface: str) -> list[str]:
     raise ConfigError(f"there is no interface {interface!r} with an IPv4 address; take one of {names}")
 
 
+def is_loopback(address: str) -> bool:
+    """Whether "host:port" stays on this machine; a host name counts by what it resolves to."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(one.partition("%")[0]).is_loopback for one in found)
+
+
 def lan_addresses() -> list[str]:
     """Every IPv4 address by which other machines may reach this one."""
     found = (host for hosts in _by_name().values() for host in hosts)

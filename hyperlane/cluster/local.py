@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
@@ -120,7 +120,9 @@ class Started:
                 nursery.start_soon(process.fail_when_dead)
             cluster = await self.announced.find()
             nursery.cancel_scope.cancel()
-        return cluster
+        # Workers of other runs on this machine are seen too; that they are of another cluster is no news.
+        own = tuple(one for one in cluster.rejected if not one.reason.startswith("belongs to cluster"))
+        return replace(cluster, rejected=own)
 
 
 async def _stop(processes: Sequence[Process]) -> None:

@@ -1,7 +1,6 @@
 """The coordinator's side of the control plane: one `ControlClient` a worker."""
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -122,8 +121,3 @@ class ControlClient:
 
     def _explain(self, method: str, timeout_s: float, error: Exception) -> HyperlaneError:
         return explain(error, self._who, method, timeout_s)
-
-
-def graph_blob(graph: bytes) -> Blob:
-    """The name of an assembled graph."""
-    return Blob(sha256=hashlib.sha256(graph).hexdigest(), bytes=len(graph))

@@ -63,6 +63,7 @@ class Wiring:
     decode_codec: str = ""  # of steps with one token a sequence; empty: `codec` too
     tables: "CodecTables | None" = None  # of the link to the next worker
     incoming_tables: "CodecTables | None" = None  # of the link from the worker before
+    graph_sha256: str = ""  # the shard that the worker must hold; empty: any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,18 +1,20 @@
 """The chain of workers as the coordinator drives it: wiring over the control plane, steps over the data links."""
 
 import logging
+import secrets
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from hyperlane.artifacts import Deployment, LinkReport, Shard
 from hyperlane.control.client import ControlClient
-from hyperlane.errors import TablesError, TransportError, WorkerError
+from hyperlane.control.types import State
+from hyperlane.errors import TablesError, TransportError, WorkerError, one_line
 from hyperlane.generate.engine import Rows
 from hyperlane.generate.scheduler import Step
 from hyperlane.generate.wiring import RAW, Home, LinkCodecs, wire
@@ -21,6 +23,7 @@ from hyperlane.transport.link import Receiver, Sender, connect, open_receiver
 
 COORDINATOR = "coordinator"
 POLL_S = 0.2
+_RANDOM_BITS = 8
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,6 @@ class Chain:
     receiver: Receiver
     sender: Sender
     step_timeout_s: float
-    _last_link: LinkReport | None = field(default=None)
 
     def send(self, step: Step, *, whole_rows: bool) -> None:
         payload = np.asarray(step.token_ids, "<i4")
@@ -64,7 +66,12 @@ class Chain:
             runs=step.runs,
             payload=payload.data,
         )
-        self.sender.send(frame, timeout_s=self.step_timeout_s)
+        try:
+            self.sender.send(frame, timeout_s=self.step_timeout_s)
+        except (TransportError, TimeoutError) as error:
+            self._raise_failure()
+            worker = self.deployment.shards[0].worker
+            raise WorkerError(f"worker {worker} takes no more steps: {one_line(error)}; look at its log") from error
 
     def receive(self, step: Step, check: Callable[[], None]) -> Rows:
         """The result of `step`; WorkerError where a worker failed or the chain fell silent."""
@@ -83,7 +90,7 @@ class Chain:
             raise WorkerError(f"{mismatch}, though its link carries raw rows; deploy again")
         log.warning("link %s -> %s carries raw rows: %s", shards[index - 1].worker, shards[index].worker, mismatch)
         links = (*self.links[: index - 1], RAW, *self.links[index:])
-        self.epoch += 1
+        self.epoch = next_epoch((self.epoch,))
         self.links = wire(self.clients, shards, self.home, links, self.epoch)
 
     def reports(self) -> tuple[LinkReport, ...]:
@@ -139,10 +146,8 @@ class Chain:
             stats = client.stats().result()
             if stats.failure:
                 raise WorkerError(f"worker {shard.worker} failed: {stats.failure}")
-            if stats.epoch != self.epoch:
-                raise WorkerError(
-                    f"worker {shard.worker} was taken over by another run (epoch {stats.epoch}); run again"
-                )
+            if stats.epoch != self.epoch or stats.state != State.READY:
+                raise WorkerError(f"worker {shard.worker} was taken over by another run; run again after it")
 
 
 @contextmanager
@@ -152,7 +157,7 @@ def open_chain(deployment: Deployment, links: Sequence[LinkCodecs], options: Lin
     with ExitStack() as exits:
         clients = [exits.enter_context(ControlClient(shard.control_address, shard.worker)) for shard in shards]
         stats = [client.stats().result() for client in clients]
-        epoch = max(found.epoch for found in stats) + 1
+        epoch = next_epoch(found.epoch for found in stats)
         identity = f"{COORDINATOR}#{uuid.uuid4().hex[:8]}"
         receiver = open_receiver(
             local_host(shards[-1]),
@@ -174,6 +179,11 @@ def open_chain(deployment: Deployment, links: Sequence[LinkCodecs], options: Lin
         )
         exits.callback(sender.close)
         yield Chain(deployment, clients, home, carried, epoch, receiver, sender, options.step_timeout_s)
+
+
+def next_epoch(epochs: Iterable[int]) -> int:
+    """Later than all of `epochs`; its low bits are random, so that two runs that begin together do not share one."""
+    return ((max(epochs) >> _RANDOM_BITS) + 1 << _RANDOM_BITS) | secrets.randbelow(1 << _RANDOM_BITS)
 
 
 def local_host(shard: Shard) -> str:

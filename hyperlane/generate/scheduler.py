@@ -52,13 +52,7 @@ class Scheduler:
 
     def submit(self, request: int, prompt: Sequence[int]) -> None:
         """Queue a prompt of token ids; RequestError where it is empty or leaves no room for an answer."""
-        if not prompt:
-            raise RequestError("the prompt is empty; give at least one token")
-        if len(prompt) >= self.context:
-            raise RequestError(
-                f"the prompt has {len(prompt)} tokens and the context holds {self.context}; "
-                f"shorten it or raise generate.context"
-            )
+        check_length(len(prompt), self.context)
         self._waiting.append((request, tuple(prompt)))
 
     def cancel(self, request: int) -> None:
@@ -158,3 +152,13 @@ class Scheduler:
     ) -> Step:
         self._next_number += 1
         return Step(self._next_number, lane, runs, token_ids, targets, decode)
+
+
+def check_length(tokens: int, context: int) -> None:
+    """Raise RequestError for a prompt that is empty or leaves no room for an answer."""
+    if not tokens:
+        raise RequestError("the prompt is empty; give at least one token")
+    if tokens >= context:
+        raise RequestError(
+            f"the prompt has {tokens} tokens and the context holds {context}; shorten it or raise generate.context"
+        )

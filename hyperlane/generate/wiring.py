@@ -61,6 +61,7 @@ def wire(
                     decode_codec=outgoing.decode,
                     tables=outgoing.tables,
                     incoming_tables=carried[index - 1].tables if index else None,
+                    graph_sha256=shards[index].digest,
                 )
             )
             .result()

@@ -84,7 +84,7 @@ def _from_path(source: str, path: Path, store: LayerStore | None) -> Checkpoint:
         config=family.text_config(config),
         family=family,
         weights=weights,
-        identity=_identity([_digest(file, store) for file in files]),
+        identity=_identity([*(_digest(file, store) for file in files), _architecture(config)]),
         folder=path,
     )
 
@@ -178,7 +178,10 @@ def _weight_files(folder: Path, suffix: str) -> tuple[Path, ...]:
     if not indexes:
         pattern = "*.safetensors" if suffix == "safetensors" else "pytorch_model*.bin"
         return tuple(sorted(folder.glob(pattern)))
-    names = sorted(set(json.loads(indexes[0].read_text())["weight_map"].values()))
+    try:
+        names = sorted(set(json.loads(indexes[0].read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"{indexes[0]} is no index of weight files; fetch the checkpoint again") from error
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise ModelError(f"{folder} lacks {len(missing)} of {len(names)} weight files, first {missing[0]}")
     return tuple(folder / name for name in names)
@@ -196,6 +199,12 @@ def _open(files: tuple[Path, ...], suffix: str) -> Weights:
 
 def _digest(path: Path, store: LayerStore | None) -> str:
     return store.digest_of(path) if store else file_digest(path)
+
+
+def _architecture(config: PretrainedConfig) -> dict[str, Any]:
+    """What decides the computation: the configuration without where and by what it was written."""
+    fields: dict[str, Any] = config.to_diff_dict()
+    return {key: value for key, value in fields.items() if key not in ("_name_or_path", "transformers_version")}
 
 
 def _identity(content: list[Any]) -> str:

@@ -36,6 +36,8 @@ def place(strategy: Partition, model: ModelSpec, cluster: Cluster, workload: Wor
     """The strategy's ranges with their memory counted; PlanError where one does not fit its worker."""
     if not 0 <= strategy.reserve < 1:
         raise PlanError(f"partition.reserve={strategy.reserve} is no share; give 0 or more and less than 1")
+    if model.layers < 1:
+        raise PlanError(f"{model.source} has {model.layers} layers; there is nothing to place")
     ranges = strategy.ranges(model, cluster.workers, workload)
     placements = tuple(_count(item, model, workload) for item in ranges)
     check_cover(ranges, model.layers)

@@ -19,6 +19,7 @@ class Stage:
     kind: type
     needs: tuple[str, ...]
     reads: tuple[str, ...]
+    inputs: tuple[str, ...] = ()  # of `Context.inputs`: what was read from outside
     run: Callable[[Context], Awaitable[object]]
     show: Callable[[Context], None]
     always: bool = False  # what it is about can change behind our back: never taken from an earlier run
@@ -73,7 +74,8 @@ STAGES: Mapping[str, Stage] = {
             file="generation.json",
             kind=Generation,
             needs=("plan", "deploy"),
-            reads=("model", "generate", "prompt", "prompts", "prompts_file"),
+            reads=("model", "generate"),
+            inputs=("prompts",),
             run=generate.run,
             show=generate.show,
         ),

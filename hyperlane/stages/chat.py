@@ -78,6 +78,8 @@ def _show_piece(index: int, piece: str) -> None:
 
 def _lines(check: Callable[[], None]) -> Iterator[str]:
     """Lines of standard input; waits in short turns, so that Ctrl-C ends a thread that reads."""
+    if sys.stdin is None:
+        raise RequestError("chat needs standard input, and it is closed")
     buffer = b""
     _ask()
     while True:

@@ -10,11 +10,12 @@ import trio
 from rich.console import Console
 
 from hyperlane.artifacts import Cluster, Deployment, Generation, Manifest, Plan
+from hyperlane.cluster.interfaces import is_loopback
 from hyperlane.cluster.source import Finder, Surroundings
 from hyperlane.config import Config
 from hyperlane.errors import ClusterError, HyperlaneError
 from hyperlane.model.store import LayerStore
-from hyperlane.rundir import RunDir
+from hyperlane.rundir import RunDir, text_digest
 from hyperlane.stages.prompts import read_prompts
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Context:
         prompts = read_prompts(config) if "generate" in config.stages else ()
         async with AsyncExitStack() as exits, trio.open_nursery() as nursery:
             context = Context(config, run_dir, prompts, Console(stderr=True, highlight=False), _exits=exits)
+            if prompts:
+                context.inputs["prompts"] = text_digest("\0".join(prompts))
             nursery.start_soon(context._read_ahead)
             yield context
             nursery.cancel_scope.cancel()
@@ -65,7 +68,7 @@ class Context:
 
     def _check_loopback(self, cluster: Cluster) -> None:
         """Off loopback only when said: nothing is authenticated or encrypted until mutual TLS comes."""
-        away = [w for w in cluster.workers if not w.control_address.startswith("127.")]
+        away = [w for w in cluster.workers if not is_loopback(w.control_address)]
         if not away:
             return
         where = f"{away[0].name} at {away[0].control_address}"

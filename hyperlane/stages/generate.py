@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from hyperlane.artifacts import Deployment, Generation, WorkerRange
-from hyperlane.config import Config
+from hyperlane.config import Config, Generate
+from hyperlane.errors import RequestError
 from hyperlane.generate.chain import Chain, open_chain
 from hyperlane.generate.engine import Engine, Limits, Prompt
 from hyperlane.generate.sampling import Sampling
@@ -71,20 +72,19 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
         engine = Engine(
             chain=chain,
             scheduler=scheduler,
-            sampling=sampling(config),
-            limits=Limits(
-                max_new_tokens=generate.max_new_tokens,
-                stop=tuple(generate.stop),
-                ignore_eos=generate.ignore_eos,
-            ),
+            sampling=sampling(generate),
+            limits=limits(generate),
             stop_ids=tokenizer.stop_ids,
             open_decoder=tokenizer.stream,
         )
         yield engine, chain
 
 
-def sampling(config: Config) -> Sampling:
-    generate = config.generate
+def limits(generate: Generate) -> Limits:
+    return Limits(max_new_tokens=generate.max_new_tokens, stop=tuple(generate.stop), ignore_eos=generate.ignore_eos)
+
+
+def sampling(generate: Generate) -> Sampling:
     return Sampling(
         temperature=generate.temperature,
         top_k=generate.top_k,
@@ -100,7 +100,9 @@ def ranges(deployment: Deployment) -> tuple[WorkerRange, ...]:
 
 
 def encode(text: str, config: Config, tokenizer: "Tokenizer") -> tuple[int, ...]:
-    """A prompt's token ids: in the model's chat template, unless generate.raw_prompt."""
+    """A prompt's token ids: in the chat template, unless generate.raw_prompt; RequestError where it is empty."""
+    if not text.strip():
+        raise RequestError("the prompt is empty; give it some text")
     if config.generate.raw_prompt:
         return tuple(tokenizer.encode(text))
     system = config.generate.system

@@ -3,9 +3,11 @@
 import trio
 
 from hyperlane.artifacts import Plan
+from hyperlane.generate.scheduler import check_length
 from hyperlane.partition import place
 from hyperlane.partition.memory import Workload
 from hyperlane.stages.context import Context
+from hyperlane.stages.generate import encode
 from hyperlane.stages.picture import draw_plan
 
 
@@ -23,6 +25,7 @@ async def run(context: Context) -> Plan:
         context=min(generate.context, spec.max_positions),
         prefill_chunk=min(generate.prefill_chunk, generate.context),
     )
+    await _check_prompts(context, workload.context)
     placements = place(config.partition, spec, context.cluster, workload)
     plan = Plan(
         model=spec,
@@ -34,6 +37,15 @@ async def run(context: Context) -> Plan:
     )
     context.run_dir.write_text("plan", "plan.svg", draw_plan(plan, context.cluster))
     return plan
+
+
+async def _check_prompts(context: Context, positions: int) -> None:
+    """A prompt that cannot be served is said here, before a model is exported and sent for it."""
+    if not context.prompts:
+        return
+    tokenizer = await context.tokenizer()
+    for prompt in context.prompts:
+        check_length(len(encode(prompt, context.config, tokenizer)), positions)
 
 
 def show(context: Context) -> None:

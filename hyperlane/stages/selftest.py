@@ -15,6 +15,7 @@ from hyperlane.config import Config
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import Step, Wiring
 from hyperlane.errors import ConfigError
+from hyperlane.generate.chain import next_epoch
 from hyperlane.model.store import LayerStore
 from hyperlane.stages.context import Context
 from hyperlane.stages.trial import Sizes, Trial
@@ -71,7 +72,7 @@ def _measure(
     layers = [shard.stop - 1 for shard in shards[:-1]]
     with ExitStack() as exits:
         clients = [exits.enter_context(ControlClient(shard.control_address, shard.worker)) for shard in shards]
-        sizes = _wired_alone(clients, sizes)
+        sizes = _wired_alone(clients, shards, sizes)
         begun = Trial.begin(
             [_checked(client.execute, check) for client in clients[:-1]],
             _checked(clients[-1].compare, check),
@@ -134,11 +135,18 @@ def _key(manifest: Manifest, plan: Plan, codec: str, text: str, sizes: Sizes) ->
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _wired_alone(clients: Sequence[ControlClient], sizes: Sizes) -> Sizes:
+def _wired_alone(clients: Sequence[ControlClient], shards: Sequence[Shard], sizes: Sizes) -> Sizes:
     """An epoch in which every worker answers ExecutePipeline by itself."""
-    epoch = max(client.stats().result().epoch for client in clients) + 1
-    for client in clients:
-        alone = Wiring(epoch=epoch, identity="", data_addresses=(), control_address=None, codec=ladder.RAW)
+    epoch = next_epoch(client.stats().result().epoch for client in clients)
+    for client, shard in zip(clients, shards, strict=True):
+        alone = Wiring(
+            epoch=epoch,
+            identity="",
+            data_addresses=(),
+            control_address=None,
+            codec=ladder.RAW,
+            graph_sha256=shard.digest,
+        )
         client.wire(alone).result()
     return replace(sizes, epoch=epoch)
 

@@ -59,6 +59,11 @@ def parse(argv: Sequence[str] | None) -> Options:
         )
     if options.interface is not None:
         addresses_of(options.interface)
+    for flag, port in (("--control-port", options.control_port), ("--data-port", options.data_port)):
+        if not 0 <= port <= 65535:
+            raise ConfigError(f"{flag} is {port}; give 1 to 65535, or 0 for any free port")
+    if options.memory_bytes is not None and options.memory_bytes < 1 << 20:
+        raise ConfigError(f"--memory-bytes is {options.memory_bytes}; give at least 1048576 (1 MiB)")
     if options.threads < 1:
         raise ConfigError(f"--threads is {options.threads}; it must be at least 1")
     return options
@@ -74,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--control-port", type=int, default=0, metavar="PORT", help="default: any free port")
     add("--data-port", type=int, default=0, metavar="PORT", help="default: any free port")
     add("--threads", type=int, default=os.cpu_count() or 1, help="compute threads (default: all cores)")
-    add("--store", default=DEFAULT_STORE, metavar="FOLDER", help=f"the layer store (default: {DEFAULT_STORE})")
+    store = os.environ.get("HYPERLANE_STORE", DEFAULT_STORE)
+    add("--store", default=store, metavar="FOLDER", help=f"the layer store (default: {store})")
     add("--memory-bytes", type=int, metavar="N", help="use at most so much memory")
     add("--device", default="cpu", help="cpu or cuda:0 (default: cpu)")
     add("--allow-lan", action="store_true", help="let other machines use this worker, without authentication")

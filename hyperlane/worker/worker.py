@@ -21,7 +21,7 @@ from hyperlane.worker.intake import Intake, held_bytes
 from hyperlane.worker.parts import Next, Parts, Pump, Session, StepResult
 from hyperlane.worker.profile import Memory
 
-STOP_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 15.0  # a step under way is not cut off; SetNextWorker's deadline is 20 s
 
 log = logging.getLogger(__name__)
 
@@ -119,10 +119,9 @@ class Worker:
         with self._transition:
             if self._loaded is None:
                 raise WorkerError(f"worker {self.about.name} holds no shard; run stages=[deploy,generate]")
-            if wiring.epoch < self._epoch:
-                raise WorkerError(f"epoch {wiring.epoch} is over on {self.about.name}; use {self._epoch + 1}")
             if self._chain is not None and self._chain.wiring == wiring and not self._chain.ended:
                 return self._chain.wired
+            self._check_wiring(wiring, _held(self._loaded.spec))
             codecs = open_codecs(wiring)
             for refused in filter(None, (codecs.refused_tables, codecs.refused_incoming_tables)):
                 log.warning("epoch %d: %s", wiring.epoch, refused)
@@ -130,6 +129,19 @@ class Worker:
             self._epoch, self._failure = wiring.epoch, ""
             self._chain = self._open_chain(self._loaded, wiring, codecs)
             return self._chain.wired
+
+    def _check_wiring(self, wiring: Wiring, held: ShardHeld) -> None:
+        """Another run may have deployed here meanwhile, or have wired this very epoch."""
+        if wiring.graph_sha256 and wiring.graph_sha256 != held.graph_sha256:
+            raise WorkerError(
+                f"worker {self.about.name} holds another shard by now, layers {held.start}:{held.stop} "
+                f"({held.graph_sha256[:6]}); run stages=[deploy,generate]"
+            )
+        if wiring.epoch <= self._epoch:
+            raise WorkerError(
+                f"epoch {wiring.epoch} is over on worker {self.about.name}, another run uses it; "
+                f"wait for that run, or run again to take over"
+            )
 
     def measure_link(self, codecs: Sequence[str], rows: Sequence[int], width: int) -> LinkSpeed:
         """Time the link to the next worker, and codecs on frames of `rows` of `width`; WorkerError if not wired."""

@@ -38,8 +38,13 @@ def test_sampling_is_given_by_name_and_only_for_its_call(model: AutoDistributedM
 def test_a_refused_prompt_leaves_the_model_usable(model: AutoDistributedModel) -> None:
     with pytest.raises(RequestError, match="the context holds 128"):
         model.generate("x" * 200)
-    with pytest.raises(TypeError):
+    with pytest.raises(ConfigError, match="temprature cannot be set"):
         model.generate("Hello", temprature=1.0)
+    for wrong in ({"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"seed": -1}):
+        with pytest.raises(ConfigError, match="out of range"):
+            model.generate("Hello", **wrong)
+    with pytest.raises(RequestError, match="empty"):
+        model.generate(" ")
     assert len(model.generate_full(["Hello"], max_new_tokens=2)[0].token_ids) == 2
 
 

@@ -130,7 +130,7 @@ def test_a_sweep_gives_a_folder_a_job_and_one_table(store: Path, tmp_path: Path)
         rows = list(csv.DictReader(file))
     assert [Path(row["folder"]) for row in rows] == folders
     assert {(row["prompt"], row["transport/codec"]) for row in rows} == {
-        (prompt, codec) for prompt in ("'one, two'", "'three'") for codec in ("raw", "int4_plain")
+        (prompt, codec) for prompt in ("one, two", "three") for codec in ("raw", "int4_plain")
     }
     assert len({folder.parent for folder in folders}) == 2, "runs of one deployment stand together"
     prompts = {json.loads((f / "generate/generation.json").read_text())["requests"][0]["prompt"] for f in folders}

@@ -190,7 +190,7 @@ def test_two_processes_give_the_tokens_of_one_model(tiny: Exported, start: Start
     first.wire_to(last, 3)
     assert over_links(first, last, 3, 8) == reference
 
-    with pytest.raises(WorkerError, match="epoch 2 is over on w1; use 4"):
+    with pytest.raises(WorkerError, match="epoch 2 is over on worker w1"):
         first.wire_to(last, 2)
     with pytest.raises(TransportError, match=r"stranger#1 is not reached .*w2#\w+ answers there"):
         first.wire_home(4, "stranger#1", [last.data_address])

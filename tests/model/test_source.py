@@ -64,6 +64,22 @@ def test_identity_follows_the_content(folder: Path, tmp_path: Path) -> None:
     assert resolve(str(copy)).identity != before
 
 
+def test_identity_follows_the_configuration(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+    assert resolve(str(copy)).identity != resolve(str(folder)).identity
+
+
+def test_a_broken_index_of_weights_is_said(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ModelError, match="is no index of weight files"):
+        resolve(str(copy))
+
+
 def test_a_file_of_an_installed_package_is_found_without_importing_it(smollm2: Exported) -> None:
     checkpoint = resolve(SMOLLM2)
     assert checkpoint.identity == smollm2.checkpoint.identity

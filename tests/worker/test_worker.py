@@ -108,8 +108,12 @@ def test_new_epoch_ends_the_old_pump(workshop: Workshop, store: LayerStore) -> N
     assert workshop.pumps[0].stopped
     assert workshop.links[0].closed
     assert worker.stats().epoch == 2
-    with pytest.raises(WorkerError, match="epoch 1 is over on w; use 3"):
+    with pytest.raises(WorkerError, match="epoch 1 is over on worker w"):
         worker.wire(wiring(epoch=1))
+    with pytest.raises(WorkerError, match="epoch 2 is over on worker w"):
+        worker.wire(wiring(epoch=2, identity="another#run"))
+    with pytest.raises(WorkerError, match="holds another shard by now"):
+        worker.wire(wiring(epoch=3, graph_sha256="0" * 64))
     worker.unload()
 
 

@@ -1,0 +1,121 @@
+"""One command line: Hydra composes the configuration, `config` types it, trio runs the stages."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import hydra
+import trio
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hyperlane.arguments import prepare
+from hyperlane.config import conf_dir, explain, job_folder, run_folder, to_config
+from hyperlane.errors import HyperlaneError, StoreError, first_known, one_line
+from hyperlane.report import rows
+from hyperlane.sweep import make_row, write_row
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def run(arguments: list[str]) -> int:
+    """Exit code 0, 2 for bad input, 1 for a failure of the chain, 130 after Ctrl-C.
+
+    Errors are one line on standard error; --help, --cfg and completion are Hydra's own.
+    """
+    exit_codes: list[int] = []
+
+    def job(composed: DictConfig) -> None:
+        try:
+            _job(composed)
+        except HyperlaneError as error:  # said here: Hydra would add lines of its own, and end a sweep
+            exit_codes.append(_report(error))
+
+    _register_resolvers()
+    try:
+        sys.argv = ["hyperlane", *prepare(arguments)]
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, and one line is made of it here
+        hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
+    except (HyperlaneError, HydraException, OmegaConfBaseException) as error:
+        return _report(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:  # Hydra's own files: the run's folder, the log
+        return _report(StoreError(f"cannot write the run's folder: {error}; free some room or choose another folder"))
+    return max(exit_codes, default=0)
+
+
+def _job(composed: DictConfig) -> None:
+    """One run; in a sweep a failed one leaves its row too."""
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir).resolve()
+    figures: dict[str, str] = {}
+    failure = ""
+    try:
+        figures = _run_stages(composed, folder)
+    except HyperlaneError as error:
+        failure = one_line(error)
+        raise
+    finally:
+        if settings.mode == RunMode.MULTIRUN:
+            row = make_row(settings.job.num, list(settings.overrides.task), figures, failure, folder)
+            write_row(Path(settings.sweep.dir), row)
+    print(f"run: {folder}", flush=True)
+
+
+def _run_stages(composed: DictConfig, folder: Path) -> dict[str, str]:
+    """Returns the figures of what was generated, if anything."""
+    try:
+        return trio.run(_until_signal, composed, folder)
+    except BaseExceptionGroup as group:
+        raise first_known(group) from group
+
+
+async def _until_signal(composed: DictConfig, folder: Path) -> dict[str, str]:
+    """Ctrl-C cancels the stages, so that each cleans up; a second one ends the process at once."""
+    config = to_config(composed)
+    from hyperlane import runner  # here, so that a wrong configuration is said before torch is read
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
+            context = await runner.run(config, folder)
+            nursery.cancel_scope.cancel()
+            return rows(context.generation, context.deployment.boundaries) if "generate" in context.artifacts else {}
+    print(f"interrupted; go on with: run_dir={folder}", file=sys.stderr, flush=True)
+    raise KeyboardInterrupt
+
+
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        logging.getLogger(__name__).warning("interrupted; cleaning up (once more ends at once)")
+        scope.cancel()
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+
+
+def _report(error: Exception) -> int:
+    """Say what went wrong in one line; returns the exit code."""
+    message = one_line(error) if isinstance(error, HyperlaneError) else explain(error)
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return error.exit_code if isinstance(error, HyperlaneError) else 2
+
+
+def _register_resolvers() -> None:
+    def run_resolver(moment: str, *, _root_: DictConfig) -> str:
+        return run_folder(_root_, moment)
+
+    def job_resolver(moment: str, job: int | str, *, _root_: DictConfig) -> str:
+        return job_folder(_root_, moment, job)
+
+    OmegaConf.register_new_resolver("hyperlane_run_dir", run_resolver, replace=True)
+    OmegaConf.register_new_resolver("hyperlane_job_dir", job_resolver, replace=True)
