@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
+import numpy as np
+from numpy.typing import NDArray
 
 from hyperlane.artifacts import Blob
 from hyperlane.control import messages, steps, transfer
@@ -97,13 +99,19 @@ class ControlClient:
 
     def execute(self, arriving: Iterable[Step], timeout_s: float) -> Iterator[Step]:
         """Run steps through the chain that starts at this worker; blocks, and yields the replies in order."""
-        requests = (steps.step_to_message(step) for step in arriving)
-        call = self._stub.ExecutePipeline(requests, timeout=timeout_s)
+        return self._stream("ExecutePipeline", arriving, timeout_s, steps.step_from_message)
+
+    def compare(self, pairs: Iterable[Step], timeout_s: float) -> Iterator[NDArray[np.float64]]:
+        """For each two steps of the last shard, exact and coded: the KL of each output row, in nats."""
+        return self._stream("Compare", pairs, timeout_s, lambda reply: np.array(reply.kl))
+
+    def _stream(self, method: str, arriving: Iterable[Step], timeout_s: float, read: Callable[[Any], T]) -> Iterator[T]:
+        call = getattr(self._stub, method)((steps.step_to_message(step) for step in arriving), timeout=timeout_s)
         try:
             for reply in call:
-                yield steps.step_from_message(reply)
+                yield read(reply)
         except grpc.RpcError as error:
-            raise self._explain("ExecutePipeline", timeout_s, error) from error
+            raise self._explain(method, timeout_s, error) from error
         finally:
             call.cancel()
 

@@ -104,6 +104,12 @@ class _Service(WorkerServicer):  # type: ignore[misc]  # generated, untyped
             for done in self._worker.execute(arrived, timeout_s):
                 yield steps.step_to_message(done)
 
+    def Compare(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802
+        with _mapped_errors(context):
+            arrived = (steps.step_from_message(request) for request in requests)
+            for kl_N in self._worker.compare(arrived):
+                yield pb.Divergences(kl=kl_N.tolist())
+
     def Unload(self, request: Any, context: Any) -> Any:  # noqa: N802
         with _mapped_errors(context):
             self._worker.unload()

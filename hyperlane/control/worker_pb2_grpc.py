@@ -44,6 +44,11 @@ class WorkerStub(object):
                 request_serializer=hyperlane_dot_control_dot_worker__pb2.Step.SerializeToString,
                 response_deserializer=hyperlane_dot_control_dot_worker__pb2.Step.FromString,
                 )
+        self.Compare = channel.stream_stream(
+                '/hyperlane.control.Worker/Compare',
+                request_serializer=hyperlane_dot_control_dot_worker__pb2.Step.SerializeToString,
+                response_deserializer=hyperlane_dot_control_dot_worker__pb2.Divergences.FromString,
+                )
         self.Unload = channel.unary_unary(
                 '/hyperlane.control.Worker/Unload',
                 request_serializer=hyperlane_dot_control_dot_worker__pb2.UnloadRequest.SerializeToString,
@@ -96,6 +101,13 @@ class WorkerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Compare(self, request_iterator, context):
+        """Run pairs of steps, exact and coded hidden states, through the last shard, and compare what comes out. Logits stay here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Unload(self, request, context):
         """Drop shard and wiring. Files stay in the worker's store.
         """
@@ -135,6 +147,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.ExecutePipeline,
                     request_deserializer=hyperlane_dot_control_dot_worker__pb2.Step.FromString,
                     response_serializer=hyperlane_dot_control_dot_worker__pb2.Step.SerializeToString,
+            ),
+            'Compare': grpc.stream_stream_rpc_method_handler(
+                    servicer.Compare,
+                    request_deserializer=hyperlane_dot_control_dot_worker__pb2.Step.FromString,
+                    response_serializer=hyperlane_dot_control_dot_worker__pb2.Divergences.SerializeToString,
             ),
             'Unload': grpc.unary_unary_rpc_method_handler(
                     servicer.Unload,
@@ -250,6 +267,23 @@ class Worker(object):
         return grpc.experimental.stream_stream(request_iterator, target, '/hyperlane.control.Worker/ExecutePipeline',
             hyperlane_dot_control_dot_worker__pb2.Step.SerializeToString,
             hyperlane_dot_control_dot_worker__pb2.Step.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Compare(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(request_iterator, target, '/hyperlane.control.Worker/Compare',
+            hyperlane_dot_control_dot_worker__pb2.Step.SerializeToString,
+            hyperlane_dot_control_dot_worker__pb2.Divergences.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -90,7 +90,7 @@ class Chain:
             raise WorkerError(f"{mismatch}, though its link carries raw rows; deploy again")
         log.warning("link %s -> %s carries raw rows: %s", shards[index - 1].worker, shards[index].worker, mismatch)
         links = (*self.links[: index - 1], RAW, *self.links[index:])
-        self.epoch += 1
+        self.epoch = next_epoch((self.epoch,))
         self.links = wire(self.clients, shards, self.home, links, self.epoch)
 
     def reports(self) -> tuple[LinkReport, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -14,13 +15,15 @@ from hyperlane.config import Config
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import Step, Wiring
 from hyperlane.errors import ConfigError
+from hyperlane.generate.chain import next_epoch
 from hyperlane.model.store import LayerStore
-from hyperlane.stages import trial
 from hyperlane.stages.context import Context
 from hyperlane.stages.trial import Sizes, Trial
 from hyperlane.transport import ladder
 from hyperlane.transport.calibrate import CALIBRATION_TEXT
 from hyperlane.transport.codec import TABLED_NAMES
+
+T = TypeVar("T")
 
 AUTO = "auto"
 MOST_CALIBRATION_TOKENS = 4096
@@ -39,6 +42,7 @@ async def run(context: Context, shards: Sequence[Shard]) -> SelfTest | None:
     key = _key(context.manifest, plan, tested, text, sizes)
     found = context.store.self_test(key)
     if found is None or not all(b.tables is None or context.store.is_intact(b.tables) for b in found.boundaries):
+        context.console.print(f"deploy: self-test of {tested} (its result is kept for later runs)")
         token_ids = (await context.tokenizer()).encode(text)
         check = trio.from_thread.check_cancelled
         found = await trio.to_thread.run_sync(_measure, key, tested, shards, token_ids, sizes, context.store, check)
@@ -68,9 +72,14 @@ def _measure(
     layers = [shard.stop - 1 for shard in shards[:-1]]
     with ExitStack() as exits:
         clients = [exits.enter_context(ControlClient(shard.control_address, shard.worker)) for shard in shards]
-        sizes = _wired_alone(clients, sizes)
-        chain = [_remote(client, check) for client in clients]
-        begun = Trial.begin(chain, sizes, calibration, test)
+        sizes = _wired_alone(clients, shards, sizes)
+        begun = Trial.begin(
+            [_checked(client.execute, check) for client in clients[:-1]],
+            _checked(clients[-1].compare, check),
+            sizes,
+            calibration=calibration,
+            test=test,
+        )
         settled = ladder.settle(codec, layers, begun.error_of, begun.kl_of)
     boundaries = [
         Boundary(
@@ -126,19 +135,30 @@ def _key(manifest: Manifest, plan: Plan, codec: str, text: str, sizes: Sizes) ->
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _wired_alone(clients: Sequence[ControlClient], sizes: Sizes) -> Sizes:
+def _wired_alone(clients: Sequence[ControlClient], shards: Sequence[Shard], sizes: Sizes) -> Sizes:
     """An epoch in which every worker answers ExecutePipeline by itself."""
-    epoch = max(client.stats().result().epoch for client in clients) + 1
-    for client in clients:
-        alone = Wiring(epoch=epoch, identity="", data_addresses=(), control_address=None, codec=ladder.RAW)
+    epoch = next_epoch(client.stats().result().epoch for client in clients)
+    for client, shard in zip(clients, shards, strict=True):
+        alone = Wiring(
+            epoch=epoch,
+            identity="",
+            data_addresses=(),
+            control_address=None,
+            codec=ladder.RAW,
+            graph_sha256=shard.digest,
+        )
         client.wire(alone).result()
     return replace(sizes, epoch=epoch)
 
 
-def _remote(client: ControlClient, check: Callable[[], None]) -> trial.Shard:
-    def shard(steps: Iterable[Step]) -> Iterator[Step]:
-        for answer in client.execute(steps, TIMEOUT_S):
+def _checked(
+    call: Callable[[Iterable[Step], float], Iterator[T]], check: Callable[[], None]
+) -> Callable[[Iterable[Step]], Iterator[T]]:
+    """A worker's call that `check` may end between two answers."""
+
+    def answers(steps: Iterable[Step]) -> Iterator[T]:
+        for answer in call(steps, TIMEOUT_S):
             check()
             yield answer
 
-    return shard
+    return answers

@@ -1,8 +1,9 @@
 """A text through the deployed chain, one worker at a time: what codecs cost at each boundary and in the end.
 
-Only hidden states are held. Logits of raw and coded rows come side by side, a chunk at a time, from two slots.
+Only hidden states are held. The last worker compares raw and coded rows itself, a chunk at a time, from two slots.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,16 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane.control.types import Step
-from hyperlane.errors import WorkerError
-from hyperlane.transport.calibrate import calibrate, kl_divergence, relative_error
+from hyperlane.errors import ModelError, TransportError, WorkerError
+from hyperlane.transport.calibrate import calibrate, relative_error
 from hyperlane.transport.codec import Codec, Tables, make_codec
 from hyperlane.transport.frame import WANT_LOGITS, Run
 
 PIECE_TOKENS = 512
-MESSAGE_BYTES = 32 << 20
+CHUNK_BYTES = 32 << 20  # of the hidden states or logits of a step
 
 Shard = Callable[[Iterable[Step]], Iterable[Step]]
 """A worker's ExecutePipeline on its own: steps to their answers, in order."""
+
+Compare = Callable[[Iterable[Step]], Iterable[NDArray[np.float64]]]
+"""The last worker's Compare: pairs of steps to the KL of each row."""
 
 Rows = NDArray[Any]  # token ids [R] or hidden states [R, D] of one piece
 
@@ -37,7 +41,7 @@ class Sizes:
     @classmethod
     def of(cls, *, context: int, slots: int, prefill_chunk: int, widest: int, epoch: int) -> "Sizes":
         """`widest` is the larger of a hidden and a logits row. With one slot a piece is one chunk, run twice."""
-        chunk = max(1, min(prefill_chunk, MESSAGE_BYTES // (4 * widest)))
+        chunk = max(1, min(prefill_chunk, CHUNK_BYTES // (4 * widest)))
         piece = min(context, PIECE_TOKENS if slots > 1 else chunk)
         return cls(piece_tokens=piece, chunk_tokens=min(chunk, piece), slots=slots, epoch=epoch)
 
@@ -46,22 +50,34 @@ class Sizes:
 class Trial:
     """The chain's raw hidden states at each boundary, and each boundary's tables."""
 
-    shards: Sequence[Shard]
+    shards: Sequence[Shard]  # all but the last
+    compare: Compare
     sizes: Sizes
     exact: tuple[list[Rows], ...]  # by boundary: the pieces' hidden states
     tables: tuple[Tables, ...]
 
     @classmethod
-    def begin(cls, shards: Sequence[Shard], sizes: Sizes, calibration: Sequence[int], test: Sequence[int]) -> "Trial":
-        """Run both texts raw: tables come from the first, measurements from the second."""
-        pieces = [*_pieces(calibration, sizes.piece_tokens), *_pieces(test, sizes.piece_tokens)]
+    def begin(
+        cls,
+        shards: Sequence[Shard],
+        compare: Compare,
+        sizes: Sizes,
+        *,
+        calibration: Sequence[int],
+        test: Sequence[int],
+    ) -> "Trial":
+        """Run both texts raw: tables come from the first, measurements from the second.
+
+        ModelError where the model computes nothing finite.
+        """
         split = len(_pieces(calibration, sizes.piece_tokens))
+        pieces = [*_pieces(calibration, sizes.piece_tokens), *_pieces(test, sizes.piece_tokens)]
         exact, tables = [], []
-        for shard in shards[:-1]:
+        for shard in shards:
             pieces = _hidden(shard, pieces, sizes)
-            tables.append(calibrate(np.concatenate(pieces[:split])))
+            tables.append(_tables(pieces[:split]))
             exact.append(pieces[split:])
-        return cls(shards, sizes, tuple(exact), tuple(tables))
+        return cls(shards, compare, sizes, tuple(exact), tuple(tables))
 
     def error_of(self, boundary: int, codec: str) -> float:
         """Mean relative squared error of a raw row there."""
@@ -77,9 +93,16 @@ class Trial:
                 pieces = _hidden(self.shards[boundary], pieces, self.sizes)
             coder = make_codec(codec, self.tables[boundary])
             pieces = [_coded(coder, piece) for piece in pieces]
-        logits = _logits(self.shards[-1], self.exact[-1], pieces, self.sizes)
-        divergences = [kl_divergence(exact_NV, coded_NV) for exact_NV, coded_NV in logits]
-        return float(np.concatenate(divergences).mean())
+        return float(np.concatenate(list(self.compare(_pairs(self.exact[-1], pieces, self.sizes)))).mean())
+
+
+def _tables(pieces: Sequence[Rows]) -> Tables:
+    try:
+        return calibrate(np.concatenate(pieces))
+    except (ValueError, TransportError) as error:  # no row to measure, or one that no table can hold
+        raise ModelError(
+            f"codec tables cannot be made of the hidden states: {error}; use transport/codec=raw"
+        ) from error
 
 
 def _pieces(token_ids: Sequence[int], piece_tokens: int) -> list[Rows]:
@@ -100,19 +123,14 @@ def _hidden(shard: Shard, pieces: Sequence[Rows], sizes: Sizes) -> list[Rows]:
     return [np.concatenate([_hidden_of(next(answers)) for _ in _starts(piece, sizes)]) for piece in pieces]
 
 
-def _logits(
-    shard: Shard, exact: Sequence[Rows], coded: Sequence[Rows], sizes: Sizes
-) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Logits of all rows in chunks, exact beside coded."""
-    steps = (
-        replace(step, flags=WANT_LOGITS, runs=(replace(step.runs[0], outputs=step.runs[0].count),))
-        for pair in zip(exact, coded, strict=True)
-        for both in zip(_steps(pair[0], 0, sizes), _steps(pair[1], min(1, sizes.slots - 1), sizes), strict=True)
-        for step in both
-    )
-    answers = _answers(shard, steps)
-    for answer in answers:
-        yield _logits_of(answer), _logits_of(next(answers))
+def _pairs(exact: Sequence[Rows], coded: Sequence[Rows], sizes: Sizes) -> Iterator[Step]:
+    """Steps of all rows in chunks, exact before coded, that ask for every row's logits."""
+    for pair in zip(exact, coded, strict=True):
+        slots = (0, min(1, sizes.slots - 1))
+        chunks = zip(*(_steps(piece, slot, sizes) for piece, slot in zip(pair, slots, strict=True)), strict=True)
+        for step in itertools.chain.from_iterable(chunks):
+            run = step.runs[0]
+            yield replace(step, flags=WANT_LOGITS, runs=(replace(run, outputs=run.count),))
 
 
 def _steps(piece: Rows, slot: int, sizes: Sizes) -> Iterator[Step]:
@@ -138,9 +156,3 @@ def _hidden_of(answer: Step) -> Rows:
     if answer.hidden_RD is None:
         raise WorkerError("a worker before the last one returned no hidden states; deploy again")
     return answer.hidden_RD
-
-
-def _logits_of(answer: Step) -> NDArray[Any]:
-    if answer.logits_NV is None:
-        raise WorkerError("the last worker returned no logits; deploy again")
-    return answer.logits_NV

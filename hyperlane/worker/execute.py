@@ -1,13 +1,19 @@
 """One step of ExecutePipeline on one shard. A failure becomes an error step, which the chain passes on."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hyperlane.control.types import Candidates, Step
 from hyperlane.errors import HyperlaneError, WorkerError, one_line
+from hyperlane.transport.calibrate import kl_divergence
 from hyperlane.transport.frame import WANT_LOGITS
 from hyperlane.worker.parts import Session, StepResult
+
+COMPARED_ROWS = 16
+"""So many rows of logits at a time become FP64, of which several copies are made."""
 
 
 def run_step(step: Step, session: Session, epoch: int, worker: str) -> Step:
@@ -18,6 +24,24 @@ def run_step(step: Step, session: Session, epoch: int, worker: str) -> Step:
         return _run(step, session, epoch)
     except HyperlaneError as error:
         return replace(step, tokens_R=None, hidden_RD=None, error=f"worker {worker}: {one_line(error)}")
+
+
+def compared(answers: Iterable[Step]) -> Iterator[NDArray[np.float64]]:
+    """For each two answers with logits: KL(first || second) of each row, in nats. WorkerError where one failed."""
+    logits = (_logits_of(answer) for answer in answers)
+    for exact_NV, coded_NV in zip(logits, logits, strict=True):
+        blocks = range(0, len(exact_NV), COMPARED_ROWS)
+        yield np.concatenate(
+            [kl_divergence(exact_NV[at : at + COMPARED_ROWS], coded_NV[at : at + COMPARED_ROWS]) for at in blocks]
+        )
+
+
+def _logits_of(answer: Step) -> NDArray[np.float32]:
+    if answer.error is not None:
+        raise WorkerError(answer.error)
+    if answer.logits_NV is None:
+        raise WorkerError(f"step {answer.step} gave no logits; compare on the last shard, with whole rows wanted")
+    return answer.logits_NV
 
 
 def _run(step: Step, session: Session, epoch: int) -> Step:

@@ -18,9 +18,10 @@ from hyperlane.transport.link import Sender, connect
 
 CONNECT_TIMEOUT_S = 5.0
 ARRIVAL_TIMEOUT_S = 30.0
-FRAME_ROWS, FRAME_WIDTH = 16, 256  # of FP32: 16 KiB, an eighth of a second at 1 Mbit/s
+FIRST_BYTES, MOST_BYTES = 16 << 10, 64 << 20  # the first take an eighth of a second at 1 Mbit/s
+LARGEST_FRAME_BYTES = 1 << 20
 LONG_ENOUGH_S = 0.1
-MOST_FRAMES = 2048  # 32 MiB
+PROBE_WIDTH = 256
 CODEC_S = 0.02  # how long one codec is timed
 
 
@@ -39,22 +40,26 @@ def measure_link(wiring: Wiring, codecs: Sequence[str], rows: Sequence[int], wid
 
 
 def _bytes_per_s(sender: Sender, following: ControlClient) -> float:
-    """Ever more frames, until they take long enough to be timed by when the next worker counts them."""
-    frames = 1
+    """Ever more bytes, until they take long enough to be timed by when the next worker counts them."""
+    probe_bytes = FIRST_BYTES
     while True:
-        before_bytes, sent_bytes = following.stats().result().received_bytes, sender.wire_bytes
-        begin_s = time.perf_counter()
-        for _ in range(frames):
-            sender.send(_PROBE, timeout_s=ARRIVAL_TIMEOUT_S)
-        sender.flush(ARRIVAL_TIMEOUT_S)
-        sent_bytes = sender.wire_bytes - sent_bytes
-        while following.stats().result().received_bytes - before_bytes < sent_bytes:
-            if time.perf_counter() - begin_s > ARRIVAL_TIMEOUT_S:
-                raise TransportError(f"{sent_bytes} bytes to {sender.address} did not arrive in {ARRIVAL_TIMEOUT_S} s")
-        elapsed_s = time.perf_counter() - begin_s
-        if elapsed_s >= LONG_ENOUGH_S or frames >= MOST_FRAMES:
-            return sent_bytes / elapsed_s
-        frames *= 2
+        elapsed_s = _transfer_s(sender, following, probe_bytes)
+        if elapsed_s >= LONG_ENOUGH_S or probe_bytes >= MOST_BYTES:
+            return probe_bytes / elapsed_s
+        probe_bytes *= 2
+
+
+def _transfer_s(sender: Sender, following: ControlClient, probe_bytes: int) -> float:
+    frame_bytes = min(probe_bytes, LARGEST_FRAME_BYTES)
+    probe = _probe(frame_bytes // (4 * PROBE_WIDTH))
+    due_bytes = following.stats().result().received_bytes + probe_bytes  # headers come on top
+    begin_s = time.perf_counter()
+    for _ in range(probe_bytes // frame_bytes):
+        sender.send(probe, timeout_s=ARRIVAL_TIMEOUT_S)
+    while following.stats().result().received_bytes < due_bytes:
+        if time.perf_counter() - begin_s > ARRIVAL_TIMEOUT_S:
+            raise TransportError(f"{probe_bytes} bytes to {sender.address} did not arrive in {ARRIVAL_TIMEOUT_S:g} s")
+    return time.perf_counter() - begin_s
 
 
 def _latency_s(address: str) -> float:
@@ -90,10 +95,6 @@ def _codec_time(name: str, rows: int, width: int, dtype: str) -> CodecTime:
     )
 
 
-_PROBE = Frame(
-    kind=Kind.HIDDEN,
-    rows=FRAME_ROWS,
-    width=FRAME_WIDTH,
-    runs=(Run(0, 0, 0, FRAME_ROWS),),
-    payload=bytes(4 * FRAME_ROWS * FRAME_WIDTH),
-)
+def _probe(rows: int) -> Frame:
+    payload = bytes(4 * rows * PROBE_WIDTH)
+    return Frame(kind=Kind.HIDDEN, rows=rows, width=PROBE_WIDTH, runs=(Run(0, 0, 0, rows),), payload=payload)

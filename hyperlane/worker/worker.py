@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from threading import Event, Lock, RLock
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane import PROTOCOL_VERSION
@@ -15,7 +16,7 @@ from hyperlane.control.types import LinkSpeed, ShardHeld, ShardSpec, State, Step
 from hyperlane.errors import HyperlaneError, WorkerError, one_line
 from hyperlane.model.store import LayerStore
 from hyperlane.worker.codecs import EpochCodecs, open_codecs
-from hyperlane.worker.execute import run_step
+from hyperlane.worker.execute import compared, run_step
 from hyperlane.worker.intake import Intake, held_bytes
 from hyperlane.worker.parts import Next, Parts, Pump, Session, StepResult
 from hyperlane.worker.profile import Memory
@@ -164,6 +165,14 @@ class Worker:
             yield from relay.execute(computed, timeout_s)
         finally:
             relay.close()
+
+    def compare(self, pairs: Iterable[Step]) -> Iterator[NDArray[np.float64]]:
+        """For each two steps through this shard, the last: KL(first || second) of each output row, in nats."""
+        loaded, chain = self._loaded, self._chain
+        if loaded is None or chain is None:
+            raise WorkerError(f"worker {self.about.name} is not wired to a chain; call SetNextWorker first")
+        epoch, session, name = chain.wiring.epoch, loaded.session, self.about.name
+        return compared(run_step(step, session, epoch, name) for step in pairs)
 
     def unload(self) -> None:
         """Drop wiring, session and its memory; files stay in the store."""

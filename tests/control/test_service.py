@@ -203,3 +203,18 @@ def test_health_and_reflection_answer(serve: Serve) -> None:
         names = {service.name for service in next(replies).list_services_response.service}
     assert "hyperlane.control.Worker" in names
     assert "grpc.health.v1.Health" in names
+
+
+async def test_compare_answers_each_pair_with_its_divergences(serve: Serve, tmp_path: Path) -> None:
+    here, client = LayerStore(tmp_path / "here"), serve("w")
+    await client.load_shard(shard_spec(here, first=False), here.path)
+    await client.wire(wiring(data_addresses=()))
+    run, rows = (Run(0, 2, 0, 2),), np.array([[1, 2], [3, 3]], np.float32)
+    coded = np.array([[1, 2], [3, 5]], np.float32)
+    steps = [Step(epoch=1, lane=0, step=0, flags=1, runs=run, hidden_RD=hidden) for hidden in (rows, coded)]
+    (kl_N,) = await trio.to_thread.run_sync(lambda: list(client.compare(iter(steps), 10.0)))
+    half_by_odds = 0.5 * np.log(0.5 / np.array([1 / (1 + np.e**2), np.e**2 / (1 + np.e**2)]))
+    np.testing.assert_allclose(kl_N, [0, half_by_odds.sum()], atol=1e-6)
+    wanting_none = [Step(epoch=1, lane=0, step=7, flags=0, runs=run, hidden_RD=rows)] * 2
+    with pytest.raises(WorkerError, match="step 7 gave no logits"):
+        await trio.to_thread.run_sync(lambda: list(client.compare(iter(wanting_none), 10.0)))

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -97,25 +98,21 @@ async def test_a_link_whose_tables_arrive_damaged_carries_raw_rows(
 
 
 async def test_a_receiver_that_lost_its_tables_gets_raw_rows_and_the_texts_go_on(
-    tiny: Exported, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = config_of(tiny)
 
+    def forgetful(**fields: Any) -> Wiring:
+        return Wiring(**{**fields, "incoming_tables": None})
+
     def lose_and_generate(deployment: Deployment, tokenizer: Tokenizer) -> tuple[list[GeneratedText], str]:
         with open_engine(config, deployment, tokenizer) as (engine, chain):
-            last = Wiring(
-                epoch=chain.epoch,
-                identity=chain.home.identity,
-                data_addresses=(chain.home.address,),
-                control_address=None,
-                codec="raw",
-            )
-            chain.clients[1].wire(last).result()  # the same epoch, without the tables of what comes in
             texts = list(engine.run(PROMPTS, lambda index, piece: None, lambda: None))
             return texts, chain.reports()[1].codec
 
     with caplog.at_level(logging.WARNING):
         async with deployed(config, tmp_path) as (deployment, tokenizer):
+            monkeypatch.setattr(wiring, "Wiring", forgetful)
             texts, carried = await trio.to_thread.run_sync(lose_and_generate, deployment, tokenizer)
     assert [len(text.token_ids) for text in texts] == [6, 6]
     assert carried == "raw"

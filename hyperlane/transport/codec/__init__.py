@@ -1,31 +1,9 @@
 """How hidden rows become bytes: one file a codec. `Codec` says what one is."""
 
-from hyperlane.errors import ConfigError
+from hyperlane.transport.codec.choices import CODEC_NAMES, make_codec
 from hyperlane.transport.codec.decoders import Decoders
-from hyperlane.transport.codec.int4_plain import Int4Plain
-from hyperlane.transport.codec.int8 import Int8
 from hyperlane.transport.codec.protocol import Codec
-from hyperlane.transport.codec.raw import Raw
-from hyperlane.transport.codec.tabled import TABLED_NAMES, TabledCodec
+from hyperlane.transport.codec.tabled import TABLED_NAMES
 from hyperlane.transport.codec.tables import Tables
-
-_PLAIN: dict[str, type[Raw] | type[Int8] | type[Int4Plain]] = {
-    "raw": Raw,
-    "int8": Int8,
-    "int4_plain": Int4Plain,
-}
-CODEC_NAMES = (*_PLAIN, *TABLED_NAMES)
-
-
-def make_codec(name: str, tables: Tables | None = None) -> Codec:
-    """The codec of that name. Raises ConfigError for another name, or where it needs tables and has none."""
-    if name in _PLAIN:
-        return _PLAIN[name]()
-    if name not in TABLED_NAMES:
-        raise ConfigError(f"codec {name!r} is unknown; take one of {', '.join(CODEC_NAMES)}")
-    if tables is None:
-        raise ConfigError(f"codec {name} needs the tables of its boundary; run stages=[deploy,generate]")
-    return TabledCodec(name, tables)
-
 
 __all__ = ["CODEC_NAMES", "TABLED_NAMES", "Codec", "Decoders", "Tables", "make_codec"]

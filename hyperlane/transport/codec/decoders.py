@@ -6,11 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane.errors import TablesError, TransportError
-from hyperlane.transport.codec.int4_plain import Int4Plain
-from hyperlane.transport.codec.int8 import Int8
-from hyperlane.transport.codec.protocol import Buffer, Codec
-from hyperlane.transport.codec.raw import Raw
-from hyperlane.transport.codec.tabled import TABLED_IDS, TABLED_NAMES, TabledCodec
+from hyperlane.transport.codec.choices import CODEC_NAMES, PLAIN_NAMES, make_codec
+from hyperlane.transport.codec.protocol import Buffer
+from hyperlane.transport.codec.tabled import TABLED_IDS
 from hyperlane.transport.codec.tables import Tables
 
 
@@ -18,10 +16,8 @@ class Decoders:
     """Every codec, those with tables bound to `tables`; without them such frames are refused."""
 
     def __init__(self, tables: Tables | None) -> None:
-        codecs: list[Codec] = [Raw(), Int8(), Int4Plain()]
-        if tables is not None:
-            codecs += [TabledCodec(name, tables) for name in TABLED_NAMES]
-        self._codecs = {codec.id: codec for codec in codecs}
+        names = PLAIN_NAMES if tables is None else CODEC_NAMES
+        self._codecs = {codec.id: codec for codec in (make_codec(name, tables) for name in names)}
 
     def decode(self, codec_id: int, payload: Buffer, positions_R: NDArray[np.uint32], out_RD: NDArray[Any]) -> None:
         """Write the rows; TablesError without the tables that they were made with, TransportError for other faults."""
