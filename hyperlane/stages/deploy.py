@@ -63,7 +63,8 @@ def show(context: Context) -> None:
     for boundary in context.deployment.boundaries:
         context.console.print(f"deploy: after layer {boundary.layer}: {describe(boundary)}")
     if context.deployment.kl is not None:
-        context.console.print(f"deploy: KL of the chain against raw: {context.deployment.kl:.2g}")
+        at_most = "at most " if selftest.AUTO in context.plan.codecs else ""
+        context.console.print(f"deploy: KL of the chain against raw: {at_most}{context.deployment.kl:.2g}")
 
 
 async def _deploy(
