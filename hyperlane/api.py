@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Self
 import trio
 
 from hyperlane.artifacts import Deployment, GeneratedText
-from hyperlane.config import Config, Generate, check_generate, compose
+from hyperlane.compose import compose
+from hyperlane.config import Config, Generate, check_generate
 from hyperlane.errors import ConfigError, HyperlaneError, first_known
 from hyperlane.generate.engine import Prompt
 from hyperlane.rundir import RunDir

@@ -52,7 +52,7 @@ def _parse_list(text: str) -> list[str]:
     try:
         values = json.loads(text)  # ["...", "..."] needs no further rules
     except json.JSONDecodeError:
-        from hyperlane.config import parse_value
+        from hyperlane.compose import parse_value
 
         values = parse_value("prompts", text)
     if not isinstance(values, list) or not values:
@@ -68,7 +68,7 @@ def _continue_run(words: list[str], multirun: bool) -> list[str]:
     if multirun:
         raise ConfigError("run_dir= continues one run and cannot be swept; leave out --multirun")
     folder = Path(folders[-1].strip("'\""))
-    from hyperlane.config import saved_overrides
+    from hyperlane.compose import saved_overrides
 
     earlier = saved_overrides(folder)
     set_anew = {_key(word) for word in words}

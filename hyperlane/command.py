@@ -1,4 +1,4 @@
-"""One command line: Hydra composes the configuration, `config` types it, trio runs the stages."""
+"""One command line: Hydra composes the configuration, `compose` types it, trio runs the stages."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hyperlane.arguments import prepare
-from hyperlane.config import conf_dir, explain, job_folder, run_folder, to_config
+from hyperlane.compose import conf_dir, explain, job_folder, run_folder, to_config
 from hyperlane.errors import HyperlaneError, StoreError, first_known, one_line
 from hyperlane.report import rows
 from hyperlane.sweep import make_row, write_row

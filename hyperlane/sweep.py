@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from hyperlane.config import parse_value
+from hyperlane.compose import parse_value
 from hyperlane.rundir import write_atomic
 
 

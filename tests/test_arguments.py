@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperlane.arguments import CHAT_STAGES, prepare
-from hyperlane.config import conf_dir
+from hyperlane.compose import conf_dir
 from hyperlane.errors import ConfigError
 
 AWKWARD = [

@@ -8,7 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from hyperlane.config import CHOICES, Config, conf_dir, explain, fingerprint, to_config
+from hyperlane.compose import conf_dir, explain, fingerprint, to_config
+from hyperlane.config import CHOICES, Config
 from hyperlane.errors import ConfigError
 
 GROUPS = (

@@ -11,8 +11,8 @@ import hyperlane
 
 ROOT = Path(hyperlane.__file__).parent
 DOORS = {
-    "hydra": ("command.py", "config.py", "sweep.py"),
-    "omegaconf": ("command.py", "config.py", "sweep.py"),
+    "hydra": ("command.py", "compose.py", "sweep.py"),
+    "omegaconf": ("command.py", "compose.py", "config.py", "sweep.py"),
     "grpc": ("control/",),
     "grpc_health": ("control/",),
     "grpc_reflection": ("control/",),

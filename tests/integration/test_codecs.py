@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from hyperlane.artifacts import Deployment, GeneratedText
-from hyperlane.config import Config, compose
+from hyperlane.compose import compose
+from hyperlane.config import Config
 from hyperlane.control.types import CodecTables, Wiring
 from hyperlane.errors import ConfigError
 from hyperlane.generate import wiring
