@@ -13,7 +13,7 @@ namespace hyperlane {
 constexpr std::size_t kBlock = 64;
 constexpr int kMaxBits = 6;
 
-enum class Quantizer { nf4, gauss, bytes };  // h4, int4, h8
+enum class Quantizer { nf4, trellis, bytes };  // h4, int4, h8
 
 // A codebook and two exact ways to search it; a code is how many midpoints lie below the value.
 struct Codebook {
@@ -31,6 +31,12 @@ struct Codebook {
 };
 
 constexpr float kLastBucket = 15.49f;
+
+// The levels of int4's trellis code for one number of bits: all, and by subset, which share `spread`.
+struct Trellis {
+  alignas(64) float levels[128];
+  std::array<Codebook, 4> subsets;
+};
 
 struct Block {
   std::size_t start;
@@ -51,12 +57,13 @@ struct Rotated {
   std::vector<float> mean, forward, backward;
   std::vector<std::uint32_t> order, place;  // sorted channel -> channel, and back; empty: unsorted
   std::vector<Block> blocks;
-  std::array<Codebook, kMaxBits + 1> books;  // by bits
+  Codebook nf4;
+  std::array<Trellis, kMaxBits + 1> trellises;  // by bits
 };
 
 // Floats that the kernels work in, for each row.
 inline std::size_t room_size(const Rotated& codec) {
-  return codec.mean.size() + (20 + kBlock) * codec.blocks.size() + 16;
+  return 3 * codec.mean.size() + (20 + kBlock) * codec.blocks.size() + 32;
 }
 
 // What differs between instruction sets. Blocks of less than 64 always take the scalar form.

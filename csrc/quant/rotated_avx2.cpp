@@ -40,7 +40,23 @@ struct Avx2 {
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F sqrt(F v) { return _mm256_sqrt_ps(v); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static std::uint32_t less(F a, F b) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ)));
+  }
   static F abs(F v) { return _mm256_andnot_ps(set(-0.0f), v); }
+
+  static I load_int(const std::uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
+  static void store_int(std::uint32_t* p, I v) { _mm256_storeu_si256(reinterpret_cast<I*>(p), v); }
+  static I bit_or(I a, I b) { return _mm256_or_si256(a, b); }
+  static I bit_and(I a, I b) { return _mm256_and_si256(a, b); }
+  static I shift_left(I v, int by) { return _mm256_slli_epi32(v, by); }
+  static I shift_right_each(I v, I by) { return _mm256_srlv_epi32(v, by); }
+  static I where(std::uint32_t lanes, int value) {
+    const I own = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const I in = _mm256_cmpeq_epi32(_mm256_and_si256(set_int(static_cast<int>(lanes)), own), own);
+    return _mm256_and_si256(in, set_int(value));
+  }
 
   // Lane i takes lane i ^ H.
   template <int H>
@@ -63,8 +79,10 @@ struct Avx2 {
     if constexpr (SIZE <= 8) return _mm256_permutevar8x32_ps(load(table), index);
     return _mm256_i32gather_ps(table, index, 4);
   }
+  // Where the search starts.
+  static I probe(const Codebook&, F) { return _mm256_setzero_si256(); }
   template <int BITS, int STEP = 0>
-  static I search(const Codebook& book, F value, I code = _mm256_setzero_si256()) {
+  static I search(const Codebook& book, F value, I code) {
     if constexpr (STEP == BITS) {
       return code;
     } else {

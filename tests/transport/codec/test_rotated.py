@@ -53,13 +53,13 @@ def states(payload: np.ndarray, rows: int) -> list[int]:
 
 def test_golden_tables() -> None:
     tables = calibrate(typical(100, 256))
-    assert tables.digest == "6ac9023f94ca079f346129669d6d06dbd750cf8ce557d84362d3746fbd20c655"
+    assert tables.digest == "df1770bba0b4eec9f866b39208cb21416c2cf37111585d56cbfd105408160113"
     assert Tables.from_bytes(tables.to_bytes()).digest == tables.digest
 
 
 @pytest.mark.parametrize(
     ("name", "digest"),
-    [("h4", "974d47c55f2f5963"), ("int4", "32d98add4ad20b00"), ("h8", "8b089ef999f84d3a")],
+    [("h4", "0ba762ee3aaf76e2"), ("int4", "2249eaa3f9bb23e6"), ("h8", "240d93d19367fb37")],
 )
 def test_golden_bytes(name: str, digest: str) -> None:
     payload = encoded(codec(name, 100), typical(100, 9, seed=1))
@@ -81,7 +81,7 @@ def test_a_frame_of_512_rows_keeps_to_its_bits(name: str, bits: float, width: in
     assert 8 * (len(payload) + header_bytes) <= bits * rows.size
 
 
-@pytest.mark.parametrize(("name", "bound"), [("h4", 0.007), ("int4", 0.009), ("h8", 5e-5)])
+@pytest.mark.parametrize(("name", "bound"), [("h4", 0.007), ("int4", 0.0065), ("h8", 5e-5)])
 def test_relative_error(name: str, bound: float) -> None:
     rows = typical(576, 256, seed=1)
     coder = codec(name, 576, native=True)
