@@ -35,18 +35,18 @@ RotatedKernels kernels(Isa isa) {
   return scalar_rotated_kernels();
 }
 
-std::vector<float> midpoints_of(const std::vector<float>& levels) {
+std::vector<float> midpoints_of(const std::vector<float>& levels, std::size_t apart) {
   std::vector<float> midpoints;
-  for (std::size_t code = 1; code < levels.size(); ++code)
-    midpoints.push_back((levels[code - 1] + levels[code]) * 0.5f);
+  for (std::size_t code = apart; code < levels.size(); ++code)
+    midpoints.push_back((levels[code - apart] + levels[code]) * 0.5f);
   return midpoints;
 }
 
 // Buckets that reach from one end of the midpoints to the other.
-float spread_of(const std::vector<float>& levels) {
-  float most = 1;
-  for (float midpoint : midpoints_of(levels)) most = std::max(most, std::fabs(midpoint));
-  return kLastBucket / most * 0.99f;
+float spread_of(const std::vector<float>& midpoints) {
+  float most = 0;
+  for (float midpoint : midpoints) most = std::max(most, std::fabs(midpoint));
+  return kLastBucket / (most > 0 ? most : 1.0f) * 0.99f;
 }
 
 void fill_buckets(Codebook& book, const std::vector<float>& midpoints) {
@@ -66,28 +66,35 @@ void fill_buckets(Codebook& book, const std::vector<float>& midpoints) {
   }
 }
 
-Codebook make_book(const std::vector<float>& levels, float spread) {
+// A search among midpoints in rising order; beyond them lies infinity.
+Codebook make_search(std::vector<float> midpoints) {
   Codebook book{};
+  book.spread = spread_of(midpoints);
+  fill_buckets(book, midpoints);
+  std::size_t size = 1;
   int bits = 0;
-  while ((1u << bits) < levels.size()) ++bits;
-  std::copy(levels.begin(), levels.end(), book.levels);
-  const std::vector<float> midpoints = midpoints_of(levels);
+  for (; size <= midpoints.size(); size *= 2) ++bits;
+  midpoints.resize(size - 1, INFINITY);
   for (int step = 0; step < bits; ++step)
     for (std::size_t known = 0; known < 1u << step; ++known)
-      book.steps[step][known] = midpoints[(2 * known + 1) * (levels.size() >> (step + 1)) - 1];
-  book.spread = spread;
-  fill_buckets(book, midpoints);
+      book.steps[step][known] = midpoints[(2 * known + 1) * (size >> (step + 1)) - 1];
+  return book;
+}
+
+Codebook make_book(const std::vector<float>& levels) {
+  Codebook book = make_search(midpoints_of(levels, 1));
+  std::copy(levels.begin(), levels.end(), book.levels);
   return book;
 }
 
 Trellis make_trellis(const std::vector<float>& levels) {
   Trellis trellis{};
+  trellis.below = make_search(midpoints_of(levels, 4));
   std::copy(levels.begin(), levels.end(), trellis.levels);
-  for (std::size_t subset = 0; subset < 4; ++subset) {
-    std::vector<float> own;
-    for (std::size_t level = subset; level < levels.size(); level += 4) own.push_back(levels[level]);
-    trellis.subsets[subset] = make_book(own, spread_of(levels));
-  }
+  for (std::size_t level = 0; level < levels.size(); ++level)
+    trellis.subsets[level % 4][level / 4] = levels[level];
+  for (std::size_t w = 0; w + 3 < std::min<std::size_t>(levels.size(), 32); ++w)
+    for (std::size_t level = w; level < w + 4; ++level) trellis.nearest[level % 4][w] = levels[level];
   return trellis;
 }
 
@@ -226,7 +233,7 @@ class RotatedCodec {
     const bool trellis = codec_.quantizer == Quantizer::trellis;
     if (books.size() != (trellis ? kMaxBits + 1 : 5))
       throw std::invalid_argument("not the levels of a codec");
-    if (!trellis) codec_.nf4 = make_book(books[4], spread_of(books[4]));
+    if (!trellis) codec_.nf4 = make_book(books[4]);
     for (std::size_t bits = 1; trellis && bits <= kMaxBits; ++bits) {
       if (books[bits].size() != 2u << bits) throw std::invalid_argument("not the levels of a trellis");
       codec_.trellises[bits] = make_trellis(books[bits]);
@@ -242,6 +249,7 @@ class RotatedCodec {
       next = start + size;
       codec_.blocks.push_back({start, size, static_cast<int>(bits), (size * bits + 7) / 8});
       codec_.scale_count += bits > 0;
+      codec_.coded += bits > 0 ? size : 0;
       code_bytes += codec_.blocks.back().code_bytes;
     }
     if (next != codec_.width) throw std::invalid_argument("blocks do not fill the width");

@@ -20,7 +20,7 @@ struct Codebook {
   alignas(64) float levels[64];
   // One bit a step, the most significant first: the midpoint to compare with in step l, by the l bits that
   // are known.
-  alignas(64) float steps[kMaxBits][32];
+  alignas(64) float steps[kMaxBits + 1][64];
   // By bucket = round(value * spread), of -15 to 15 and kept modulo 32: the code of the lowest value there,
   // and the midpoint that lies inside, or infinity. Where two lie inside (5 bits), `midpoints` by code leads
   // on.
@@ -32,10 +32,13 @@ struct Codebook {
 
 constexpr float kLastBucket = 15.49f;
 
-// The levels of int4's trellis code for one number of bits: all, and by subset, which share `spread`.
+// int4's trellis code for one number of bits. Where w midpoints of `below` lie below a value (they lie
+// between levels 4 apart), the levels nearest to it are w to w + 3, and level i belongs to subset i % 4.
 struct Trellis {
+  Codebook below;
   alignas(64) float levels[128];
-  std::array<Codebook, 4> subsets;
+  alignas(64) float subsets[4][32];  // by index: level 4 index + subset
+  alignas(64) float nearest[4][32];  // by w, up to 4 bits: the subset's level of w to w + 3
 };
 
 struct Block {
@@ -57,6 +60,7 @@ struct Rotated {
   std::vector<float> mean, forward, backward;
   std::vector<std::uint32_t> order, place;  // sorted channel -> channel, and back; empty: unsorted
   std::vector<Block> blocks;
+  std::size_t coded;  // values in blocks that have bits
   Codebook nf4;
   std::array<Trellis, kMaxBits + 1> trellises;  // by bits
 };

@@ -20,6 +20,7 @@ struct Avx2 {
   using F = __m256;
   using I = __m256i;
   static constexpr int W = 8;
+  static constexpr int kTable = 8;  // entries that a lookup takes at one go
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
@@ -48,10 +49,9 @@ struct Avx2 {
 
   static I load_int(const std::uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
   static void store_int(std::uint32_t* p, I v) { _mm256_storeu_si256(reinterpret_cast<I*>(p), v); }
-  static I bit_or(I a, I b) { return _mm256_or_si256(a, b); }
-  static I bit_and(I a, I b) { return _mm256_and_si256(a, b); }
-  static I shift_left(I v, int by) { return _mm256_slli_epi32(v, by); }
-  static I shift_right_each(I v, I by) { return _mm256_srlv_epi32(v, by); }
+  static I add_int(I a, I b) { return _mm256_add_epi32(a, b); }
+  static I sub_int(I a, I b) { return _mm256_sub_epi32(a, b); }
+  static I shift_right(I v, int by) { return _mm256_srli_epi32(v, by); }
   static I where(std::uint32_t lanes, int value) {
     const I own = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     const I in = _mm256_cmpeq_epi32(_mm256_and_si256(set_int(static_cast<int>(lanes)), own), own);
@@ -79,10 +79,8 @@ struct Avx2 {
     if constexpr (SIZE <= 8) return _mm256_permutevar8x32_ps(load(table), index);
     return _mm256_i32gather_ps(table, index, 4);
   }
-  // Where the search starts.
-  static I probe(const Codebook&, F) { return _mm256_setzero_si256(); }
   template <int BITS, int STEP = 0>
-  static I search(const Codebook& book, F value, I code) {
+  static I search(const Codebook& book, F value, I code = _mm256_setzero_si256()) {
     if constexpr (STEP == BITS) {
       return code;
     } else {

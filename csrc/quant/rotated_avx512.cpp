@@ -24,6 +24,7 @@ struct Avx512 {
   using I = __m512i;
   using M = __mmask16;
   static constexpr int W = 16;
+  static constexpr int kTable = 32;  // entries that a lookup takes at one go
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
@@ -51,10 +52,9 @@ struct Avx512 {
 
   static I load_int(const std::uint32_t* p) { return _mm512_loadu_si512(p); }
   static void store_int(std::uint32_t* p, I v) { _mm512_storeu_si512(p, v); }
-  static I bit_or(I a, I b) { return _mm512_or_si512(a, b); }
-  static I bit_and(I a, I b) { return _mm512_and_si512(a, b); }
-  static I shift_left(I v, unsigned by) { return _mm512_slli_epi32(v, by); }
-  static I shift_right_each(I v, I by) { return _mm512_srlv_epi32(v, by); }
+  static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
+  static I shift_right(I v, unsigned by) { return _mm512_srli_epi32(v, by); }
   static I where(std::uint32_t lanes, int value) {
     return _mm512_maskz_set1_epi32(static_cast<M>(lanes), value);
   }
@@ -84,15 +84,13 @@ struct Avx512 {
     const F high = _mm512_permutex2var_ps(_mm512_load_ps(table + 32), index, _mm512_load_ps(table + 48));
     return choose(_mm512_test_epi32_mask(index, set_int(32)), high, low);
   }
-  // The bucket of each value, for books of the same spread.
-  static I probe(const Codebook& book, F value) {
-    return _mm512_cvtps_epi32(
-        _mm512_range_ps(mul(value, set(book.spread)), set(kLastBucket), 2));  // the least magnitude
-  }
   // How many midpoints lie below: by bucket, which leaves one comparison (5 bits: two), or bit by bit.
   template <int BITS>
-  static I search(const Codebook& book, F value, I bucket) {
-    if constexpr (BITS < 2) return search_bits<BITS>(book, value, set_int(0));
+  static I search(const Codebook& book, F value) {
+    if constexpr (BITS > 5) return search_bits<BITS>(book, value, set_int(0));
+    const F spread =
+        _mm512_range_ps(mul(value, set(book.spread)), set(kLastBucket), 2);  // the least magnitude
+    const I bucket = _mm512_cvtps_epi32(spread);
     const I code = _mm512_permutex2var_epi32(_mm512_load_si512(book.bucket_codes), bucket,
                                              _mm512_load_si512(book.bucket_codes + 16));
     if constexpr (BITS < 5) return count_if_greater(code, value, lookup<32>(book.bucket_midpoints, bucket));

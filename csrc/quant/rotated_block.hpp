@@ -10,7 +10,7 @@ namespace hyperlane {
 namespace {
 
 constexpr float kLargestScale = 448;
-constexpr float kLoudest = 9;  // the mean square of a block of int4 by its row's
+constexpr float kLoudest = 10;  // a value of int4 by the RMS of its row
 
 // `yes` or `no` without a branch, so that loops over scales vectorise.
 inline std::uint32_t pick(bool which, std::uint32_t yes, std::uint32_t no) {
@@ -79,12 +79,6 @@ inline std::uint32_t search(const Codebook& book, int bits, float value) {
   return code;
 }
 
-inline float mean_square(const float* values, std::size_t size) {
-  float squares[kBlock];
-  for (std::size_t i = 0; i < size; ++i) squares[i] = values[i] * values[i];
-  return halving_sum(squares, size) * (1.0f / static_cast<float>(size));
-}
-
 inline bool encode_levels(const Rotated& codec, const Block& block, const float* values, std::uint8_t* scale,
                           std::uint8_t* codes) {
   const Codebook& book = codec.nf4;
@@ -129,18 +123,13 @@ inline bool encode_bytes(const Block& block, const float* values, std::uint8_t* 
   return absmax * 16.0f <= kLargestScale;
 }
 
-// The one scale of a row of int4, from its blocks' mean squares; false where it cannot hold all of them.
-inline bool row_scale(const Rotated& codec, const float* squares, std::uint8_t* scale) {
-  float total = 0, most = 0, count = 0;
-  for (std::size_t b = 0; b < codec.blocks.size(); ++b)
-    if (codec.blocks[b].bits) {
-      total += squares[b];
-      most = std::max(most, squares[b]);
-      count += 1;
-    }
-  const float mean = total * (1.0f / std::max(count, 1.0f)), sixteenfold = std::sqrt(mean) * 16.0f;
+// The one scale of a row of int4, from the squares and the largest of its values; false where it cannot hold
+// them.
+inline bool row_scale(const Rotated& codec, float squares, float most, std::uint8_t* scale) {
+  const float count = static_cast<float>(std::max<std::size_t>(codec.coded, 1));
+  const float rms = std::sqrt(squares * (1.0f / count)), sixteenfold = rms * 16.0f;
   *scale = static_cast<std::uint8_t>(e4m3_nearest(sixteenfold));
-  return sixteenfold <= kLargestScale && most <= kLoudest * mean;
+  return sixteenfold <= kLargestScale && most <= kLoudest * rms;
 }
 
 inline float inverse_step(std::uint8_t scale) { return scale ? 1.0f / e4m3_step(scale) : 0.0f; }

@@ -26,25 +26,28 @@ void store_row(const float* row, std::size_t width, void* values, bool half) {
 
 bool encode_trellis(const Rotated& codec, const float* values, float* room, std::uint8_t* scale,
                     std::uint8_t* codes) {
-  float* squares = room;
-  for (std::size_t b = 0; b < codec.blocks.size(); ++b)
-    squares[b] = mean_square(values + codec.blocks[b].start, codec.blocks[b].size);
-  if (!row_scale(codec, squares, scale)) return false;
+  float squares[kBlock] = {}, most = 0;
+  for (const Block& block : codec.blocks)
+    for (std::size_t i = block.start; block.bits && i < block.start + block.size; ++i) {
+      squares[i % kBlock] += values[i] * values[i];
+      most = std::max(most, std::fabs(values[i]));
+    }
+  if (!row_scale(codec, halving_sum(squares, kBlock), most, scale)) return false;
   float cost[kStates][kLanes] = {};
   std::fill(cost[1], cost[1] + 3 * kLanes, kFar);
-  auto* packed = reinterpret_cast<std::uint32_t*>(room);
+  auto* below = reinterpret_cast<std::uint32_t*>(room);
   Step *steps = reinterpret_cast<Step*>(room + codec.mean.size()), *step = steps;
   for (const Block& block : codec.blocks)
     for (std::size_t i = 0; block.bits && i < block.size; i += kLanes, ++step)
       advance(codec.trellises[block.bits], block.bits, values + block.start + i,
-              std::min(kLanes, block.size - i), inverse_step(*scale), cost, packed + kLanes * (step - steps),
+              std::min(kLanes, block.size - i), inverse_step(*scale), cost, below + kLanes * (step - steps),
               *step);
   trace_back(cost, steps, static_cast<std::size_t>(step - steps));
   for (const Block& block : codec.blocks) {
     if (!block.bits) continue;
-    write_codes(block, steps, packed, codes);
+    write_codes(block, steps, below, codes);
     steps += step_count(block);
-    packed += kLanes * step_count(block);
+    below += kLanes * step_count(block);
     codes += block.code_bytes;
   }
   return true;

@@ -83,7 +83,7 @@ struct Simd {
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) {
         const F value = V::mul(v[i], V::set(inverses[trial]));
-        code[i] = V::template search<BITS>(book, value, V::probe(book, value));
+        code[i] = V::template search<BITS>(book, value);
         const F level = V::template lookup<(1 << BITS)>(book.levels, code[i]);
         const F wrong = V::sub(v[i], V::mul(level, V::set(steps[trial])));
         squares[i] = V::mul(wrong, wrong);
@@ -175,6 +175,11 @@ struct Simd {
     if (block.size == kBlock) hadamard(v);
   }
 
+  static void write(const F* v, float* values) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) V::store(values + i * W, v[i]);
+  }
+
   static void read(const float* values, F* v) {
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) v[i] = V::load(values + i * W);
@@ -186,36 +191,63 @@ struct Simd {
                          std::uint8_t* scales, std::uint8_t* codes) {
     const std::size_t count = codec.blocks.size();
     float *values = room, *gains = room + codec.mean.size(), *work = gains + count;
-    const bool trellis = codec.quantizer == Quantizer::trellis;
+    if (codec.quantizer == Quantizer::trellis)
+      return encode_trellis_row(codec, row, inverse_rms, room, scales, codes);
     for (std::size_t b = 0; b < count; ++b) {
       const Block& block = codec.blocks[b];
       F v[N];
-      gains[b] = 0;
-      if (!block.bits) continue;
       rotate(codec, block, row, V::set(inverse_rms), v);
-#pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) V::store(values + block.start + i * W, v[i]);
-      if (block.size == kBlock)
-        gains[b] = trellis ? mean_square(v) : absmax(v);
-      else if (trellis)
-        gains[b] = tail_mean_square(values + block.start, block.size);
+      write(v, values + block.start);
+      gains[b] = block.size == kBlock ? absmax(v) : 0;
     }
-    if (trellis) return row_scale(codec, gains, scales) && Path::encode(codec, values, work, *scales, codes);
     if (codec.quantizer == Quantizer::bytes) return encode_bytes_row(codec, values, scales, codes);
     return encode_levels_row(codec, values, gains, work, scales, codes);
   }
 
-  static float mean_square(const F* v) {
-    F squares[N];
+  static bool encode_trellis_row(const Rotated& codec, const float* row, float inverse_rms, float* room,
+                                 std::uint8_t* scale, std::uint8_t* codes) {
+    float* values = room;
+    F squares[N], most = V::set(0), v[N];
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) squares[i] = V::mul(v[i], v[i]);
-    return sum(squares) * (1.0f / kBlock);
+    for (int i = 0; i < N; ++i) squares[i] = V::set(0);
+    const std::size_t whole = codec.width / kBlock;
+    for (std::size_t b = 0; b < whole; ++b) {
+      if (!codec.blocks[b].bits) continue;
+      rotate(codec, codec.blocks[b], row, V::set(inverse_rms), v);
+      write(v, values + b * kBlock);
+      measure(v, squares, most);
+    }
+    if (whole < codec.blocks.size()) {
+      rotate_tails(codec, row, inverse_rms, values);
+      read(values + whole * kBlock, v);
+      measure(v, squares, most);
+    }
+    const float loudest = V::first(max_lanes<W / 2>(most));
+    return row_scale(codec, sum(squares), loudest, scale) &&
+           Path::encode(codec, values, room + codec.mean.size(), *scale, codes);
   }
 
-  // Of a block that is not transformed yet.
-  static float tail_mean_square(float* values, std::size_t size) {
-    hyperlane::hadamard(values, size);
-    return hyperlane::mean_square(values, size);
+  static void measure(const F* v, F* squares, F& most) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      squares[i] = V::add(squares[i], V::mul(v[i], v[i]));
+      most = V::max(most, V::abs(v[i]));
+    }
+  }
+
+  // The short blocks at the end; zeros where there are no bits, and up to 64 values.
+  static void rotate_tails(const Rotated& codec, const float* row, float inverse_rms, float* values) {
+    for (std::size_t b = codec.width / kBlock; b < codec.blocks.size(); ++b) {
+      const Block& block = codec.blocks[b];
+      F v[N];
+      rotate(codec, block, row, V::set(inverse_rms), v);
+      write(v, values + block.start);
+      if (block.bits)
+        hyperlane::hadamard(values + block.start, block.size);
+      else
+        std::fill(values + block.start, values + block.start + block.size, 0.0f);
+    }
+    std::fill(values + codec.width, values + (codec.width / kBlock + 1) * kBlock, 0.0f);
   }
 
   static bool encode_levels_row(const Rotated& codec, const float* values, const float* gains, float* work,

@@ -50,19 +50,20 @@ inline void trace_back(const float (*cost)[kLanes], Step* steps, std::size_t cou
 
 inline std::size_t step_count(const Block& block) { return (block.size + kLanes - 1) / kLanes; }
 
-// One step of `count` lanes in plain C++. `packed` gets the indices in the four subsets, a byte each.
+// One step of `count` lanes in plain C++. `below` gets how many midpoints lie below each.
 inline void advance(const Trellis& book, int bits, const float* values, std::size_t count, float inverse,
-                    float (*cost)[kLanes], std::uint32_t* packed, Step& step) {
+                    float (*cost)[kLanes], std::uint32_t* below, Step& step) {
   std::memset(&step, 0, sizeof step);
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     float error[kStates] = {}, next[kStates];
-    packed[lane] = 0;
-    for (int subset = 0; lane < count && subset < 4; ++subset) {
+    below[lane] = 0;
+    if (lane < count) {
       const float value = values[lane] * inverse;
-      const std::uint32_t index = search(book.subsets[subset], bits - 1, value);
-      const float wrong = value - book.subsets[subset].levels[index];
-      error[subset] = wrong * wrong;
-      packed[lane] |= index << (8 * subset);
+      below[lane] = search(book.below, bits + 1, value);
+      for (std::uint32_t subset = 0; subset < 4; ++subset) {
+        const float wrong = value - book.subsets[subset][(below[lane] + 3 - subset) >> 2];
+        error[subset] = wrong * wrong;
+      }
     }
     for (int state = 0; state < kStates; ++state) {
       const int p = state >> 1, p1 = state & 1;
@@ -76,14 +77,14 @@ inline void advance(const Trellis& book, int bits, const float* values, std::siz
 }
 
 // The codes of a block whose steps were traced back, as bit planes.
-inline void write_codes(const Block& block, const Step* steps, const std::uint32_t* packed,
+inline void write_codes(const Block& block, const Step* steps, const std::uint32_t* below,
                         std::uint8_t* codes) {
   std::fill(codes, codes + block.code_bytes, std::uint8_t{0});
   for (std::size_t i = 0; i < block.size; ++i) {
     const std::uint16_t* bits = steps[i / kLanes].over;
     const std::size_t lane = i % kLanes;
     const auto bit = [&](int which) { return static_cast<std::uint32_t>(bits[which] >> lane) & 1; };
-    const std::uint32_t index = packed[i] >> (8 * (2 * bit(kSubsetHigh) + bit(kSubsetLow))) & 255;
+    const std::uint32_t index = (below[i] + 3 - 2 * bit(kSubsetHigh) - bit(kSubsetLow)) >> 2;
     const std::uint32_t code = (bit(kPath) << (block.bits - 1)) | index;
     for (int plane = 0; plane < block.bits; ++plane) {
       const std::size_t at = static_cast<std::size_t>(plane) * block.size + i;

@@ -24,7 +24,7 @@ struct TrellisPath {
   static bool encode(const Rotated& codec, const float* values, float* room, std::uint8_t scale,
                      std::uint8_t* codes) {
     const float inverse = inverse_step(scale);
-    auto* packed = reinterpret_cast<std::uint32_t*>(room);
+    auto* below = reinterpret_cast<std::uint32_t*>(room);
     Step *steps = reinterpret_cast<Step*>(room + codec.mean.size()), *step = steps;
     Cost cost;
     for (int state = 0; state < kStates; ++state)
@@ -32,7 +32,7 @@ struct TrellisPath {
     for (const Block& block : codec.blocks) {
       dispatch(block.bits, [&](auto bits) {
         advance_block<bits()>(codec.trellises[bits()], block, values, inverse, cost,
-                              packed + kLanes * (step - steps), step);
+                              below + kLanes * (step - steps), step);
       });
       step += block.bits ? step_count(block) : 0;
     }
@@ -43,11 +43,11 @@ struct TrellisPath {
     for (const Block& block : codec.blocks) {
       if (!block.bits) continue;
       if (block.size == kBlock)
-        dispatch(block.bits, [&](auto bits) { store_block<bits()>(steps, packed, codes); });
+        dispatch(block.bits, [&](auto bits) { store_block<bits()>(steps, below, codes); });
       else
-        write_codes(block, steps, packed, codes);
+        write_codes(block, steps, below, codes);
       steps += step_count(block);
-      packed += kLanes * step_count(block);
+      below += kLanes * step_count(block);
       codes += block.code_bytes;
     }
     return true;
@@ -63,40 +63,58 @@ struct TrellisPath {
  private:
   template <int BITS>
   static void advance_block(const Trellis& book, const Block& block, const float* values, float inverse,
-                            Cost& total, std::uint32_t* packed, Step* step) {
+                            Cost& total, std::uint32_t* below, Step* steps) {
     Cost cost = total;
-    for (std::size_t at = 0; at < block.size; at += kLanes, packed += kLanes, ++step) {
-      std::uint32_t over[kStates] = {};
-#pragma GCC unroll 2
-      for (int k = 0; k < K; ++k) {
-        const std::size_t first = at + static_cast<std::size_t>(k * W);
-        F error[4];
-        const I index =
-            nearest<BITS>(book, V::mul(V::load(values + block.start + first), V::set(inverse)), error);
-        V::store_int(packed + k * W, index);
-        if (first + W > block.size) hush(block.size > first ? block.size - first : 0, error);
-        advance(error, cost, k, over);
-      }
-      for (int state = 0; state < kStates; ++state)
-        step->over[state] = static_cast<std::uint16_t>(over[state]);
+    values += block.start;
+    if (block.size == kBlock) {
+#pragma GCC unroll 4
+      for (std::size_t at = 0; at < kBlock; at += kLanes)
+        advance_step<BITS, true>(book, values + at, kLanes, inverse, cost, below + at, *steps++);
+    } else {
+      for (std::size_t at = 0; at < block.size; at += kLanes)
+        advance_step<BITS, false>(book, values + at, block.size - at, inverse, cost, below + at, *steps++);
     }
     total = cost;
   }
 
-  // The squared error of the nearest level of each subset, and its index, a byte each.
+  // A step that is not WHOLE has `count` lanes.
+  template <int BITS, bool WHOLE>
+  static void advance_step(const Trellis& book, const float* values, std::size_t count, float inverse,
+                           Cost& cost, std::uint32_t* below, Step& step) {
+    std::uint32_t over[kStates] = {};
+#pragma GCC unroll 2
+    for (int k = 0; k < K; ++k) {
+      F error[4];
+      const std::size_t first = static_cast<std::size_t>(k * W);
+      const F value = V::mul(V::load(values + first), V::set(inverse));
+      V::store_int(below + first, nearest<BITS>(book, value, error));
+      if (!WHOLE && first + W > count) hush(count > first ? count - first : 0, error);
+      advance(error, cost, k, over);
+    }
+    for (int state = 0; state < kStates; ++state) step.over[state] = static_cast<std::uint16_t>(over[state]);
+  }
+
+  // The squared error of the nearest level of each subset, and how many midpoints lie below.
   template <int BITS>
   static I nearest(const Trellis& book, F value, F* error) {
-    const I probe = V::probe(book.subsets[0], value);
-    I packed = V::set_int(0);
+    const I below = V::template search<BITS + 1>(book.below, value);
 #pragma GCC unroll 4
     for (int subset = 0; subset < 4; ++subset) {
-      const Codebook& own = book.subsets[subset];
-      const I index = V::template search<BITS - 1>(own, value, probe);
-      const F wrong = V::sub(value, V::template lookup<(1 << (BITS - 1))>(own.levels, index));
+      F level;
+      if constexpr ((2 << BITS) <= V::kTable)
+        level = V::template lookup<(2 << BITS)>(book.nearest[subset], below);
+      else
+        level =
+            V::template lookup<(1 << (BITS - 1))>(book.subsets[subset], index_in(V::set_int(subset), below));
+      const F wrong = V::sub(value, level);
       error[subset] = V::mul(wrong, wrong);
-      packed = subset ? V::bit_or(packed, V::shift_left(index, 8 * subset)) : index;
     }
-    return packed;
+    return below;
+  }
+
+  // In its subset, of the nearest level.
+  static I index_in(I subset, I below) {
+    return V::shift_right(V::sub_int(V::add_int(below, V::set_int(3)), subset), 2);
   }
 
   // Lanes from `count` on carry nothing.
@@ -120,15 +138,15 @@ struct TrellisPath {
   }
 
   template <int BITS>
-  static void store_block(const Step* steps, const std::uint32_t* packed, std::uint8_t* codes) {
+  static void store_block(const Step* steps, const std::uint32_t* below, std::uint8_t* codes) {
     I index[N];
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
       const std::uint16_t* bits = steps[i / K].over;
       const int shift = (i % K) * W;
-      const I by = V::bit_or(V::where(bits[kSubsetHigh] >> shift & kMask, 16),
-                             V::where(bits[kSubsetLow] >> shift & kMask, 8));
-      index[i] = V::bit_and(V::shift_right_each(V::load_int(packed + i * W), by), V::set_int(255));
+      const I high = V::where(bits[kSubsetHigh] >> shift & kMask, 2),
+              low = V::where(bits[kSubsetLow] >> shift & kMask, 1);
+      index[i] = index_in(V::add_int(high, low), V::load_int(below + i * W));
     }
     for (std::size_t i = 0; i < kBlock / kLanes; ++i) std::memcpy(codes + 2 * i, &steps[i].over[kPath], 2);
     if constexpr (BITS > 1) {

@@ -77,10 +77,8 @@ TRELLIS: tuple[NDArray[np.float32], ...] = (
         ]
     ),
 )
-# Its subsets, by bits: level i belongs to subset i % 4.
-SUBSETS: tuple[tuple[Codebook, ...], ...] = tuple(
-    tuple(Codebook.of(levels[subset::4]) for subset in range(min(4, len(levels)))) for levels in TRELLIS
-)
+# Midway between neighbours of one subset: level i belongs to subset i % 4. By bits, in rising order.
+THRESHOLDS: tuple[NDArray[np.float32], ...] = tuple((levels[:-4] + levels[4:]) * np.float32(0.5) for levels in TRELLIS)
 
 # The mean squared error that the code leaves of a unit Gaussian, by bits.
 DISTORTION = (1.0, 0.3183, 0.08879, 0.02421, 0.006624, 0.001775, 0.0004541)

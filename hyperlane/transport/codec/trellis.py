@@ -13,7 +13,7 @@ starts from zero bits.
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlane.transport.codec.codebooks import SUBSETS, TRELLIS
+from hyperlane.transport.codec.codebooks import THRESHOLDS, TRELLIS
 from hyperlane.transport.codec.rotation import Span
 
 LANES = 16
@@ -60,13 +60,17 @@ def _steps(spans: tuple[Span, ...]) -> list[Span]:
 
 
 def _nearest(values_Rn: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """By subset: the squared error [4, R, 16] of its nearest level, and that level's index; idle lanes hold zeros."""
+    """By subset: the squared error [4, R, 16] of its nearest level, and that level's index; idle lanes hold zeros.
+
+    Where w thresholds lie below a value, its nearest levels are w to w + 3, one of each subset.
+    """
     rows, n = values_Rn.shape
     error = np.zeros((4, rows, LANES), np.float32)
     index = np.zeros((4, rows, LANES), np.uint8)
-    for subset, book in enumerate(SUBSETS[bits]):
-        index[subset, :, :n] = book.codes(values_Rn)
-        wrong = values_Rn - book.levels[index[subset, :, :n]]
+    below_Rn = np.searchsorted(THRESHOLDS[bits], values_Rn, side="left")
+    for subset in range(4):
+        index[subset, :, :n] = (below_Rn + 3 - subset) >> 2
+        wrong = values_Rn - TRELLIS[bits][4 * index[subset, :, :n].astype(np.intp) + subset]
         error[subset, :, :n] = wrong * wrong
     return error, index
 
