@@ -42,7 +42,15 @@ bool encode_trellis(const Rotated& codec, const float* values, float* room, std:
       advance(codec.trellises[block.bits], block.bits, values + block.start + i,
               std::min(kLanes, block.size - i), inverse_step(*scale), cost, below + kLanes * (step - steps),
               *step);
-  trace_back(cost, steps, static_cast<std::size_t>(step - steps));
+  std::uint32_t ends[2] = {};
+  for (std::size_t lane = 0; lane < kLanes; ++lane) {
+    std::uint32_t best = 0;
+    for (std::uint32_t state = 1; state < kStates; ++state)
+      if (cost[state][lane] < cost[best][lane]) best = state;
+    ends[0] |= (best >> 1) << lane;
+    ends[1] |= (best & 1) << lane;
+  }
+  trace_back(ends[0], ends[1], steps, static_cast<std::size_t>(step - steps));
   for (const Block& block : codec.blocks) {
     if (!block.bits) continue;
     write_codes(block, steps, below, codes);

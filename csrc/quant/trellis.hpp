@@ -27,16 +27,8 @@ inline std::uint32_t mux(std::uint32_t which, std::uint32_t yes, std::uint32_t n
   return no ^ ((yes ^ no) & which);
 }
 
-// From the ends (16 lanes by state) back through all steps.
-inline void trace_back(const float (*cost)[kLanes], Step* steps, std::size_t count) {
-  std::uint32_t p = 0, p1 = 0;
-  for (std::size_t lane = 0; lane < kLanes; ++lane) {
-    std::uint32_t best = 0;
-    for (std::uint32_t state = 1; state < kStates; ++state)
-      best = cost[state][lane] < cost[best][lane] ? state : best;
-    p |= (best >> 1) << lane;
-    p1 |= (best & 1) << lane;
-  }
+// From the end states (their p1, their p2, a bit a lane) back through all steps.
+inline void trace_back(std::uint32_t p, std::uint32_t p1, Step* steps, std::size_t count) {
   for (std::size_t i = count; i-- > 0;) {
     std::uint16_t* over = steps[i].over;
     const std::uint32_t p2 = mux(p1, mux(p, over[3], over[1]), mux(p, over[2], over[0]));

@@ -36,10 +36,9 @@ struct TrellisPath {
       });
       step += block.bits ? step_count(block) : 0;
     }
-    float ends[kStates][kLanes];
-    for (int state = 0; state < kStates; ++state)
-      for (int k = 0; k < K; ++k) V::store(ends[state] + k * W, cost.of[state][k]);
-    trace_back(ends, steps, static_cast<std::size_t>(step - steps));
+    std::uint32_t ends[2] = {};
+    for (int k = 0; k < K; ++k) find_ends(cost, k, ends);
+    trace_back(ends[0], ends[1], steps, static_cast<std::size_t>(step - steps));
     for (const Block& block : codec.blocks) {
       if (!block.bits) continue;
       if (block.size == kBlock)
@@ -79,8 +78,9 @@ struct TrellisPath {
 
   // A step that is not WHOLE has `count` lanes.
   template <int BITS, bool WHOLE>
-  static void advance_step(const Trellis& book, const float* values, std::size_t count, float inverse,
-                           Cost& cost, std::uint32_t* below, Step& step) {
+  __attribute__((always_inline)) static void advance_step(const Trellis& book, const float* values,
+                                                          std::size_t count, float inverse, Cost& cost,
+                                                          std::uint32_t* below, Step& step) {
     std::uint32_t over[kStates] = {};
 #pragma GCC unroll 2
     for (int k = 0; k < K; ++k) {
@@ -96,7 +96,7 @@ struct TrellisPath {
 
   // The squared error of the nearest level of each subset, and how many midpoints lie below.
   template <int BITS>
-  static I nearest(const Trellis& book, F value, F* error) {
+  __attribute__((always_inline)) static I nearest(const Trellis& book, F value, F* error) {
     const I below = V::template search<BITS + 1>(book.below, value);
 #pragma GCC unroll 4
     for (int subset = 0; subset < 4; ++subset) {
@@ -124,7 +124,7 @@ struct TrellisPath {
     for (int subset = 0; subset < 4; ++subset) error[subset] = V::mul(error[subset], V::load(ones));
   }
 
-  static void advance(const F* error, Cost& cost, int k, std::uint32_t* over) {
+  __attribute__((always_inline)) static void advance(const F* error, Cost& cost, int k, std::uint32_t* over) {
     F next[kStates];
 #pragma GCC unroll 4
     for (int state = 0; state < kStates; ++state) {
@@ -135,6 +135,20 @@ struct TrellisPath {
       next[state] = V::min(better, without);
     }
     for (int state = 0; state < kStates; ++state) cost.of[state][k] = next[state];
+  }
+
+  // The first of the cheapest states of each lane: its p1 and its p2.
+  static void find_ends(const Cost& cost, int k, std::uint32_t* ends) {
+    F least = cost.of[0][k];
+    std::uint32_t high = 0, low = 0;
+    for (int state = 1; state < kStates; ++state) {
+      const std::uint32_t less = V::less(cost.of[state][k], least);
+      least = V::min(cost.of[state][k], least);
+      high = mux(less, state & 2 ? kMask : 0, high);
+      low = mux(less, state & 1 ? kMask : 0, low);
+    }
+    ends[0] |= high << (k * W);
+    ends[1] |= low << (k * W);
   }
 
   template <int BITS>
