@@ -127,7 +127,7 @@ inline bool encode_bytes(const Block& block, const float* values, std::uint8_t* 
 // them.
 inline bool row_scale(const Rotated& codec, float squares, float most, std::uint8_t* scale) {
   const float count = static_cast<float>(std::max<std::size_t>(codec.coded, 1));
-  const float rms = std::sqrt(squares * (1.0f / count)), sixteenfold = rms * 16.0f;
+  const float rms = std::sqrt(squares * (1.0f / count)), sixteenfold = rms * 15.375f;  // 0.96 times 16
   *scale = static_cast<std::uint8_t>(e4m3_nearest(sixteenfold));
   return sixteenfold <= kLargestScale && most <= kLoudest * rms;
 }
