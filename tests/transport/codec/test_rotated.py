@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hyperlane.errors import ConfigError, TransportError
 from hyperlane.transport.calibrate import calibrate, relative_error
 from hyperlane.transport.codec.rotated import CODED, HALF, SINGLE, ZERO
+from hyperlane.transport.codec.rotation import signs
 from hyperlane.transport.codec.tabled import TABLED_NAMES, TabledCodec
 from hyperlane.transport.codec.tables import Tables
 from hyperlane.transport.native import extension
@@ -116,6 +117,17 @@ def test_a_row_that_no_scale_can_hold_is_sent_as_it_is() -> None:
         payload = encoded(coder, rows)
         assert states(payload, 2) == [HALF, HALF]
         np.testing.assert_array_equal(decoded(coder, payload, rows.shape), rows)
+
+
+def test_a_row_of_int4_with_one_loud_value_is_sent_as_it_is() -> None:
+    ones = np.ones(256, np.float16)
+    tables = Tables(1.0, 0 * ones, ones, np.arange(256, dtype=np.uint32), np.array([4, 4, 4, 0], np.uint8))
+    rows = np.ones((3, 256), np.float32) * (-1) ** np.arange(256, dtype=np.float32)
+    rows[1, :64] = np.where(signs(64) > 0, 4, -4)  # rotated: one value of 32 where the others have an RMS of 1
+    rows[2, 192:] = 3  # a block without bits
+    for native in (True, False):
+        payload = encoded(TabledCodec("int4", tables, native=native), rows)
+        assert states(payload, 3) == [CODED, HALF, CODED]
 
 
 def test_frames_name_their_tables() -> None:
