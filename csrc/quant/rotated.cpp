@@ -35,8 +35,21 @@ RotatedKernels kernels(Isa isa) {
   return scalar_rotated_kernels();
 }
 
+std::vector<float> midpoints_of(const std::vector<float>& levels, std::size_t apart) {
+  std::vector<float> midpoints;
+  for (std::size_t code = apart; code < levels.size(); ++code)
+    midpoints.push_back((levels[code - apart] + levels[code]) * 0.5f);
+  return midpoints;
+}
+
+// Buckets that reach from one end of the midpoints to the other.
+float spread_of(const std::vector<float>& midpoints) {
+  float most = 0;
+  for (float midpoint : midpoints) most = std::max(most, std::fabs(midpoint));
+  return kLastBucket / (most > 0 ? most : 1.0f) * 0.99f;
+}
+
 void fill_buckets(Codebook& book, const std::vector<float>& midpoints) {
-  book.spread = kLastBucket / std::max(std::fabs(midpoints.front()), std::fabs(midpoints.back())) * 0.99f;
   std::fill(book.midpoints, book.midpoints + 32, INFINITY);
   for (std::size_t i = 0; i < std::min<std::size_t>(midpoints.size(), 32); ++i)
     book.midpoints[i] = midpoints[i];
@@ -53,19 +66,36 @@ void fill_buckets(Codebook& book, const std::vector<float>& midpoints) {
   }
 }
 
-Codebook make_book(const std::vector<float>& levels) {
+// A search among midpoints in rising order; beyond them lies infinity.
+Codebook make_search(std::vector<float> midpoints) {
   Codebook book{};
+  book.spread = spread_of(midpoints);
+  fill_buckets(book, midpoints);
+  std::size_t size = 1;
   int bits = 0;
-  while ((1u << bits) < levels.size()) ++bits;
-  std::copy(levels.begin(), levels.end(), book.levels);
-  std::vector<float> midpoints;
-  for (std::size_t code = 1; code < levels.size(); ++code)
-    midpoints.push_back((levels[code - 1] + levels[code]) * 0.5f);
+  for (; size <= midpoints.size(); size *= 2) ++bits;
+  midpoints.resize(size - 1, INFINITY);
   for (int step = 0; step < bits; ++step)
     for (std::size_t known = 0; known < 1u << step; ++known)
-      book.steps[step][known] = midpoints[(2 * known + 1) * (levels.size() >> (step + 1)) - 1];
-  fill_buckets(book, midpoints);
+      book.steps[step][known] = midpoints[(2 * known + 1) * (size >> (step + 1)) - 1];
   return book;
+}
+
+Codebook make_book(const std::vector<float>& levels) {
+  Codebook book = make_search(midpoints_of(levels, 1));
+  std::copy(levels.begin(), levels.end(), book.levels);
+  return book;
+}
+
+Trellis make_trellis(const std::vector<float>& levels) {
+  Trellis trellis{};
+  trellis.below = make_search(midpoints_of(levels, 4));
+  std::copy(levels.begin(), levels.end(), trellis.levels);
+  for (std::size_t level = 0; level < levels.size(); ++level)
+    trellis.subsets[level % 4][level / 4] = levels[level];
+  for (std::size_t w = 0; w + 3 < std::min<std::size_t>(levels.size(), 32); ++w)
+    for (std::size_t level = w; level < w + 4; ++level) trellis.nearest[level % 4][w] = levels[level];
+  return trellis;
 }
 
 std::vector<float> padded(const FloatArray& values, std::size_t size) {
@@ -122,8 +152,7 @@ class RotatedCodec {
     codec_.backward = padded(backward, padded_);
     add_blocks(blocks);
     add_order(order);
-    for (std::size_t bits = 0; bits < books.size() && bits <= kMaxBits; ++bits)
-      if (books[bits].size() > 1) codec_.books[bits] = make_book(books[bits]);
+    add_levels(books);
   }
 
   std::size_t encode(const py::array& rows, const IndexArray& positions, const py::array& out) const {
@@ -154,8 +183,9 @@ class RotatedCodec {
 
   std::size_t row_bytes() const { return codec_.row_bytes; }
 
-  // A RotatedPlan and its arrays.
+  // A RotatedPlan and its arrays; int4's trellis has no kernels on a GPU.
   py::bytes plan() const {
+    if (codec_.quantizer == Quantizer::trellis) throw std::invalid_argument("int4 has no CUDA kernels");
     std::string memory;
     const auto append = [&](const auto* values, std::size_t count) {
       memory.append(reinterpret_cast<const char*>(values), count * sizeof *values);
@@ -192,12 +222,22 @@ class RotatedCodec {
     plan.limit = codec_.limit;
     std::copy(codec_.trials.begin(), codec_.trials.end(), plan.trials);
     std::copy(codec_.id.begin(), codec_.id.end(), plan.id);
-    for (int bits = 1; bits <= kMaxBits; ++bits) {
-      std::copy_n(codec_.books[bits].levels, 64, plan.levels[bits]);
-      for (int code = 0; code + 1 < 1 << bits; ++code)
-        plan.midpoints[bits][code] = (plan.levels[bits][code] + plan.levels[bits][code + 1]) * 0.5f;
-    }
+    std::copy_n(codec_.nf4.levels, 16, plan.levels);
+    for (int code = 0; code < 15; ++code)
+      plan.midpoints[code] = (plan.levels[code] + plan.levels[code + 1]) * 0.5f;
     return plan;
+  }
+
+  void add_levels(const std::vector<std::vector<float>>& books) {
+    if (codec_.quantizer == Quantizer::bytes) return;
+    const bool trellis = codec_.quantizer == Quantizer::trellis;
+    if (books.size() != (trellis ? kMaxBits + 1 : 5))
+      throw std::invalid_argument("not the levels of a codec");
+    if (!trellis) codec_.nf4 = make_book(books[4]);
+    for (std::size_t bits = 1; trellis && bits <= kMaxBits; ++bits) {
+      if (books[bits].size() != 2u << bits) throw std::invalid_argument("not the levels of a trellis");
+      codec_.trellises[bits] = make_trellis(books[bits]);
+    }
   }
 
   void add_blocks(const std::vector<std::array<std::size_t, 3>>& blocks) {
@@ -209,9 +249,11 @@ class RotatedCodec {
       next = start + size;
       codec_.blocks.push_back({start, size, static_cast<int>(bits), (size * bits + 7) / 8});
       codec_.scale_count += bits > 0;
+      codec_.coded += bits > 0 ? size : 0;
       code_bytes += codec_.blocks.back().code_bytes;
     }
     if (next != codec_.width) throw std::invalid_argument("blocks do not fill the width");
+    if (codec_.quantizer == Quantizer::trellis) codec_.scale_count = 1;
     codec_.row_bytes = 2 + codec_.scale_count + code_bytes;
   }
 

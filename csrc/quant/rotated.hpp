@@ -13,14 +13,14 @@ namespace hyperlane {
 constexpr std::size_t kBlock = 64;
 constexpr int kMaxBits = 6;
 
-enum class Quantizer { nf4, gauss, bytes };  // h4, int4, h8
+enum class Quantizer { nf4, trellis, bytes };  // h4, int4, h8
 
 // A codebook and two exact ways to search it; a code is how many midpoints lie below the value.
 struct Codebook {
   alignas(64) float levels[64];
   // One bit a step, the most significant first: the midpoint to compare with in step l, by the l bits that
   // are known.
-  alignas(64) float steps[kMaxBits][32];
+  alignas(64) float steps[kMaxBits + 1][64];
   // By bucket = round(value * spread), of -15 to 15 and kept modulo 32: the code of the lowest value there,
   // and the midpoint that lies inside, or infinity. Where two lie inside (5 bits), `midpoints` by code leads
   // on.
@@ -31,6 +31,15 @@ struct Codebook {
 };
 
 constexpr float kLastBucket = 15.49f;
+
+// int4's trellis code for one number of bits. Where w midpoints of `below` lie below a value (they lie
+// between levels 4 apart), the levels nearest to it are w to w + 3, and level i belongs to subset i % 4.
+struct Trellis {
+  Codebook below;
+  alignas(64) float levels[128];
+  alignas(64) float subsets[4][32];  // by index: level 4 index + subset
+  alignas(64) float nearest[4][32];  // by w, up to 4 bits: the subset's level of w to w + 3
+};
 
 struct Block {
   std::size_t start;
@@ -51,12 +60,14 @@ struct Rotated {
   std::vector<float> mean, forward, backward;
   std::vector<std::uint32_t> order, place;  // sorted channel -> channel, and back; empty: unsorted
   std::vector<Block> blocks;
-  std::array<Codebook, kMaxBits + 1> books;  // by bits
+  std::size_t coded;  // values in blocks that have bits
+  Codebook nf4;
+  std::array<Trellis, kMaxBits + 1> trellises;  // by bits
 };
 
 // Floats that the kernels work in, for each row.
 inline std::size_t room_size(const Rotated& codec) {
-  return codec.mean.size() + (20 + kBlock) * codec.blocks.size() + 16;
+  return 3 * codec.mean.size() + (20 + kBlock) * codec.blocks.size() + 32;
 }
 
 // What differs between instruction sets. Blocks of less than 64 always take the scalar form.

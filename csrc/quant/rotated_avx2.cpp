@@ -20,6 +20,7 @@ struct Avx2 {
   using F = __m256;
   using I = __m256i;
   static constexpr int W = 8;
+  static constexpr int kTable = 8;  // entries that a lookup takes at one go
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
@@ -40,7 +41,22 @@ struct Avx2 {
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static F sqrt(F v) { return _mm256_sqrt_ps(v); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static std::uint32_t less(F a, F b) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ)));
+  }
   static F abs(F v) { return _mm256_andnot_ps(set(-0.0f), v); }
+
+  static I load_int(const std::uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
+  static void store_int(std::uint32_t* p, I v) { _mm256_storeu_si256(reinterpret_cast<I*>(p), v); }
+  static I add_int(I a, I b) { return _mm256_add_epi32(a, b); }
+  static I sub_int(I a, I b) { return _mm256_sub_epi32(a, b); }
+  static I shift_right(I v, int by) { return _mm256_srli_epi32(v, by); }
+  static I where(std::uint32_t lanes, int value) {
+    const I own = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const I in = _mm256_cmpeq_epi32(_mm256_and_si256(set_int(static_cast<int>(lanes)), own), own);
+    return _mm256_and_si256(in, set_int(value));
+  }
 
   // Lane i takes lane i ^ H.
   template <int H>

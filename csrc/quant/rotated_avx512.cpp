@@ -24,6 +24,7 @@ struct Avx512 {
   using I = __m512i;
   using M = __mmask16;
   static constexpr int W = 16;
+  static constexpr int kTable = 32;  // entries that a lookup takes at one go
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
@@ -44,8 +45,19 @@ struct Avx512 {
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F sqrt(F v) { return _mm512_sqrt_ps(v); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static std::uint32_t less(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
   static F abs(F v) { return _mm512_abs_ps(v); }
   static F choose(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
+
+  static I load_int(const std::uint32_t* p) { return _mm512_loadu_si512(p); }
+  static void store_int(std::uint32_t* p, I v) { _mm512_storeu_si512(p, v); }
+  static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
+  static I shift_right(I v, unsigned by) { return _mm512_srli_epi32(v, by); }
+  static I where(std::uint32_t lanes, int value) {
+    return _mm512_maskz_set1_epi32(static_cast<M>(lanes), value);
+  }
 
   // Lane i takes lane i ^ H.
   template <int H>
@@ -68,14 +80,14 @@ struct Avx512 {
     if constexpr (SIZE <= 16) return _mm512_permutexvar_ps(index, _mm512_load_ps(table));
     const F low = _mm512_permutex2var_ps(_mm512_load_ps(table), index, _mm512_load_ps(table + 16));
     if constexpr (SIZE <= 32) return low;
+    if constexpr (SIZE == 128) return _mm512_i32gather_ps(_mm512_and_si512(index, set_int(127)), table, 4);
     const F high = _mm512_permutex2var_ps(_mm512_load_ps(table + 32), index, _mm512_load_ps(table + 48));
     return choose(_mm512_test_epi32_mask(index, set_int(32)), high, low);
   }
-  // How many midpoints lie below: by bucket, which leaves one comparison (5 bits: two), or bit by bit (6
-  // bits).
+  // How many midpoints lie below: by bucket, which leaves one comparison (5 bits: two), or bit by bit.
   template <int BITS>
   static I search(const Codebook& book, F value) {
-    if constexpr (BITS == 6) return search_bits<BITS>(book, value, set_int(0));
+    if constexpr (BITS > 5) return search_bits<BITS>(book, value, set_int(0));
     const F spread =
         _mm512_range_ps(mul(value, set(book.spread)), set(kLastBucket), 2);  // the least magnitude
     const I bucket = _mm512_cvtps_epi32(spread);
@@ -138,7 +150,7 @@ struct Avx512 {
   template <int BITS>
   static void load_planes(const std::uint8_t* p, I* code) {
     I bytes = _mm512_setzero_si512();
-#pragma GCC unroll 6
+#pragma GCC unroll 7
     for (int plane = 0; plane < BITS; ++plane) {
       __mmask64 bits;
       std::memcpy(&bits, p + 8 * plane, sizeof bits);

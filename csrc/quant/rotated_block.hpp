@@ -10,6 +10,7 @@ namespace hyperlane {
 namespace {
 
 constexpr float kLargestScale = 448;
+constexpr float kLoudest = 10;  // a value of int4 by the RMS of its row
 
 // `yes` or `no` without a branch, so that loops over scales vectorise.
 inline std::uint32_t pick(bool which, std::uint32_t yes, std::uint32_t no) {
@@ -78,28 +79,11 @@ inline std::uint32_t search(const Codebook& book, int bits, float value) {
   return code;
 }
 
-inline float block_gain(const Codebook& book, int bits, const float* values, std::size_t size) {
-  float squares[kBlock], products[kBlock], norms[kBlock];
-  for (std::size_t i = 0; i < size; ++i) squares[i] = values[i] * values[i];
-  const float rms = std::sqrt(halving_sum(squares, size) * (1.0f / static_cast<float>(size)));
-  const float inverse = rms > 0 ? 1.0f / rms : 0.0f;
-  for (std::size_t i = 0; i < size; ++i) {
-    const float level = book.levels[search(book, bits, values[i] * inverse)];
-    products[i] = values[i] * level;
-    norms[i] = level * level;
-  }
-  return halving_sum(products, size) / halving_sum(norms, size);
-}
-
 inline bool encode_levels(const Rotated& codec, const Block& block, const float* values, std::uint8_t* scale,
                           std::uint8_t* codes) {
-  const Codebook& book = codec.books[block.bits];
+  const Codebook& book = codec.nf4;
   float gain = 0;
-  if (codec.quantizer == Quantizer::gauss) {
-    gain = block_gain(book, block.bits, values, block.size);
-  } else {
-    for (std::size_t i = 0; i < block.size; ++i) gain = std::max(gain, std::fabs(values[i]));
-  }
+  for (std::size_t i = 0; i < block.size; ++i) gain = std::max(gain, std::fabs(values[i]));
   const Trials trials = block_trials(codec, gain);
   float least = INFINITY;
   std::uint32_t best[kBlock] = {};
@@ -139,6 +123,17 @@ inline bool encode_bytes(const Block& block, const float* values, std::uint8_t* 
   return absmax * 16.0f <= kLargestScale;
 }
 
+// The one scale of a row of int4, from the squares and the largest of its values; false where it cannot hold
+// them.
+inline bool row_scale(const Rotated& codec, float squares, float most, std::uint8_t* scale) {
+  const float count = static_cast<float>(std::max<std::size_t>(codec.coded, 1));
+  const float rms = std::sqrt(squares * (1.0f / count)), sixteenfold = rms * 15.375f;  // 0.96 times 16
+  *scale = static_cast<std::uint8_t>(e4m3_nearest(sixteenfold));
+  return sixteenfold <= kLargestScale && most <= kLoudest * rms;
+}
+
+inline float inverse_step(std::uint8_t scale) { return scale ? 1.0f / e4m3_step(scale) : 0.0f; }
+
 // Rotated values of one block -> its scale byte and codes; false where the scale cannot hold them.
 inline bool encode_block(const Rotated& codec, const Block& block, const float* values, std::uint8_t* scale,
                          std::uint8_t* codes) {
@@ -160,7 +155,7 @@ inline void decode_block(const Rotated& codec, const Block& block, std::uint8_t 
   for (int bit = block.bits - 1; bit >= 0; --bit)
     for (std::size_t i = 0; i < block.size; ++i, ++at)
       index[i] |= static_cast<std::uint32_t>((codes[at / 8] >> (at % 8)) & 1) << bit;
-  for (std::size_t i = 0; i < block.size; ++i) values[i] = codec.books[block.bits].levels[index[i]] * step;
+  for (std::size_t i = 0; i < block.size; ++i) values[i] = codec.nf4.levels[index[i]] * step;
 }
 
 }  // namespace

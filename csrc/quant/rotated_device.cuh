@@ -62,15 +62,6 @@ __device__ float absmax(Pair v) {
 __device__ bool has_low(const PlanBlock& block, int lane) { return lane < static_cast<int>(block.size); }
 __device__ bool has_high(const PlanBlock& block) { return block.size == 64; }
 
-__device__ float block_gain(const RotatedPlan& plan, const PlanBlock& block, Pair v, int lane) {
-  const float *levels = plan.levels[block.bits], *midpoints = plan.midpoints[block.bits];
-  const float mean = halving_sum({v.low * v.low, v.high * v.high}) * (1.0f / static_cast<float>(block.size));
-  const float scale = inverse(__fsqrt_rn(mean));
-  const float low = has_low(block, lane) ? levels[search(midpoints, block.bits, v.low * scale)] : 0;
-  const float high = has_high(block) ? levels[search(midpoints, block.bits, v.high * scale)] : 0;
-  return __fdiv_rn(halving_sum({v.low * low, v.high * high}), halving_sum({low * low, high * high}));
-}
-
 __device__ void write_planes(const PlanBlock& block, unsigned low, unsigned high, int lane,
                              unsigned char* codes) {
   unsigned packed = 0;  // of blocks of less than 8, whose planes share bytes
@@ -89,8 +80,8 @@ __device__ void write_planes(const PlanBlock& block, unsigned low, unsigned high
 // Writes a block's scale byte and codes; false where the scale cannot hold it.
 __device__ bool encode_levels(const RotatedPlan& plan, const PlanBlock& block, Pair v, int lane,
                               unsigned char* row) {
-  const float *levels = plan.levels[block.bits], *midpoints = plan.midpoints[block.bits];
-  const float gain = plan.quantizer == 1 ? block_gain(plan, block, v, lane) : absmax(v);
+  const float *levels = plan.levels, *midpoints = plan.midpoints;
+  const float gain = absmax(v);
   float least = INFINITY;
   unsigned scale = 0, best_low = 0, best_high = 0;
   for (unsigned trial = 0; trial < plan.trial_count; ++trial) {
@@ -145,7 +136,7 @@ __device__ Pair decode_block(const RotatedPlan& plan, const PlanBlock& block, in
     if (has_high(block)) v.high = static_cast<float>(static_cast<signed char>(codes[32 + lane])) * byte_step;
     return v;
   }
-  const float* levels = plan.levels[block.bits];
+  const float* levels = plan.levels;
   if (has_low(block, lane)) v.low = levels[read_code(block, codes, lane)] * step;
   if (has_high(block)) v.high = levels[read_code(block, codes, 32 + lane)] * step;
   return v;

@@ -12,13 +12,12 @@ struct PlanBlock {
 // Followed by mean, forward, backward f32[width], order u32[width] (the identity if unsorted),
 // PlanBlock[block_count].
 struct RotatedPlan {
-  std::uint32_t quantizer;  // 0 h4, 1 int4, 2 h8
+  std::uint32_t quantizer;  // 0 h4, 2 h8
   std::uint32_t width, block_count, row_bytes, trial_count;
   float limit;
   float trials[4];
   std::uint8_t id[8];
-  float levels[7][64];     // by bits
-  float midpoints[7][64];  // by bits
+  float levels[16], midpoints[16];  // of h4
 };
 
 }  // namespace hyperlane

@@ -1,9 +1,8 @@
 // The rotated codecs on vectors of V::W floats. Include it after V and under the target's options; all is
 // internal.
 #pragma once
-#include <type_traits>
-
 #include "quant/rotated_block.hpp"
+#include "quant/trellis_simd.hpp"
 
 namespace hyperlane {
 namespace {
@@ -14,6 +13,7 @@ struct Simd {
   using I = typename V::I;  // W 32-bit integers
   static constexpr int W = V::W;
   static constexpr int N = static_cast<int>(kBlock) / W;  // registers a block
+  using Path = TrellisPath<V>;
 
   template <int H>
   static void hadamard_lanes(F* v) {
@@ -71,21 +71,6 @@ struct Simd {
     return V::first(max_lanes<W / 2>(most));
   }
 
-  // The gain's two sums, <v, q> and <q, q>, after a pass under the block's RMS.
-  template <int BITS>
-  static void first_pass(const Codebook& book, const F* v, float inverse_rms, float* sums) {
-    F products[N], norms[N];
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) {
-      const I code = V::template search<BITS>(book, V::mul(v[i], V::set(inverse_rms)));
-      const F level = V::template lookup<(1 << BITS)>(book.levels, code);
-      products[i] = V::mul(v[i], level);
-      norms[i] = V::mul(level, level);
-    }
-    const F parts[4] = {fold(products), fold(norms), V::set(0), V::set(0)};
-    V::sum_each(parts, sums);
-  }
-
   // The squared error of a block under each of its scales, and the codes of each, a byte a code.
   template <int BITS, int TRIALS>
   static void try_block(const Codebook& book, const F* v, const float* steps, const float* inverses,
@@ -97,7 +82,8 @@ struct Simd {
       I code[N];
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) {
-        code[i] = V::template search<BITS>(book, V::mul(v[i], V::set(inverses[trial])));
+        const F value = V::mul(v[i], V::set(inverses[trial]));
+        code[i] = V::template search<BITS>(book, value);
         const F level = V::template lookup<(1 << BITS)>(book.levels, code[i]);
         const F wrong = V::sub(v[i], V::mul(level, V::set(steps[trial])));
         squares[i] = V::mul(wrong, wrong);
@@ -106,27 +92,6 @@ struct Simd {
       V::store_codes(code, codes + trial * kBlock);
     }
     V::sum_each(parts, errors);
-  }
-
-  // Calls `with` with the number of bits as a constant.
-  template <class With>
-  static void dispatch(int bits, With with) {
-    switch (bits) {
-      case 1:
-        return with(std::integral_constant<int, 1>());
-      case 2:
-        return with(std::integral_constant<int, 2>());
-      case 3:
-        return with(std::integral_constant<int, 3>());
-      case 4:
-        return with(std::integral_constant<int, 4>());
-      case 5:
-        return with(std::integral_constant<int, 5>());
-      case 6:
-        return with(std::integral_constant<int, 6>());
-      default:
-        return;
-    }
   }
 
   static bool encode_bytes(const F* v, std::uint8_t* scale, std::uint8_t* codes) {
@@ -139,19 +104,14 @@ struct Simd {
     return most <= kLargestScale;
   }
 
-  template <int BITS>
-  static void decode_levels(const Codebook& book, float step, const std::uint8_t* codes, F* v) {
+  static void decode_nf4(const Codebook& book, float step, const std::uint8_t* codes, F* v) {
     I code[N];
-    V::template load_planes<BITS>(codes, code);
+    V::template load_planes<4>(codes, code);
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i)
-      v[i] = V::mul(V::template lookup<(1 << BITS)>(book.levels, code[i]), V::set(step));
+    for (int i = 0; i < N; ++i) v[i] = V::mul(V::template lookup<16>(book.levels, code[i]), V::set(step));
   }
 
-  static void decode(const Rotated& codec, int bits, float step, const std::uint8_t* codes, F* v) {
-    if (bits < 8)
-      return dispatch(bits,
-                      [&](auto count) { decode_levels<count()>(codec.books[count()], step, codes, v); });
+  static void decode_bytes(float step, const std::uint8_t* codes, F* v) {
     const F factor = V::set(step * (1.0f / 127.0f));
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) v[i] = V::mul(V::load_bytes(codes + i * W), factor);
@@ -215,6 +175,11 @@ struct Simd {
     if (block.size == kBlock) hadamard(v);
   }
 
+  static void write(const F* v, float* values) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) V::store(values + i * W, v[i]);
+  }
+
   static void read(const float* values, F* v) {
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) v[i] = V::load(values + i * W);
@@ -226,46 +191,63 @@ struct Simd {
                          std::uint8_t* scales, std::uint8_t* codes) {
     const std::size_t count = codec.blocks.size();
     float *values = room, *gains = room + codec.mean.size(), *work = gains + count;
+    if (codec.quantizer == Quantizer::trellis)
+      return encode_trellis_row(codec, row, inverse_rms, room, scales, codes);
     for (std::size_t b = 0; b < count; ++b) {
       const Block& block = codec.blocks[b];
       F v[N];
-      gains[b] = 0;
-      if (!block.bits) continue;
       rotate(codec, block, row, V::set(inverse_rms), v);
-#pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) V::store(values + block.start + i * W, v[i]);
-      if (block.size == kBlock) gains[b] = codec.quantizer == Quantizer::gauss ? mean_square(v) : absmax(v);
+      write(v, values + block.start);
+      gains[b] = block.size == kBlock ? absmax(v) : 0;
     }
     if (codec.quantizer == Quantizer::bytes) return encode_bytes_row(codec, values, scales, codes);
-    if (codec.quantizer == Quantizer::gauss) find_gains(codec, values, gains, work);
     return encode_levels_row(codec, values, gains, work, scales, codes);
   }
 
-  static float mean_square(const F* v) {
-    F squares[N];
+  static bool encode_trellis_row(const Rotated& codec, const float* row, float inverse_rms, float* room,
+                                 std::uint8_t* scale, std::uint8_t* codes) {
+    float* values = room;
+    F squares[N], most = V::set(0), v[N];
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) squares[i] = V::mul(v[i], v[i]);
-    return sum(squares) * (1.0f / kBlock);
+    for (int i = 0; i < N; ++i) squares[i] = V::set(0);
+    const std::size_t whole = codec.width / kBlock;
+    for (std::size_t b = 0; b < whole; ++b) {
+      if (!codec.blocks[b].bits) continue;
+      rotate(codec, codec.blocks[b], row, V::set(inverse_rms), v);
+      write(v, values + b * kBlock);
+      measure(v, squares, most);
+    }
+    if (whole < codec.blocks.size()) {
+      rotate_tails(codec, row, inverse_rms, values);
+      read(values + whole * kBlock, v);
+      measure(v, squares, most);
+    }
+    const float loudest = V::first(max_lanes<W / 2>(most));
+    return row_scale(codec, sum(squares), loudest, scale) &&
+           Path::encode(codec, values, room + codec.mean.size(), *scale, codes);
   }
 
-  // Mean squares become least-squares gains.
-  static void find_gains(const Rotated& codec, const float* values, float* gains, float* work) {
-    const std::size_t count = codec.blocks.size();
-    float *inverses = work, *sums = work + count;
-    for (std::size_t b = 0; b < count; b += W) V::store(inverses + b, V::sqrt(V::load(gains + b)));
-    for (std::size_t b = 0; b < count; ++b) {
-      sums[4 * b] = 0;
-      sums[4 * b + 1] = 1;
-      const float rms = inverses[b], inverse = 1.0f / rms;
-      inverses[b] = bits_to_float(pick(float_to_bits(rms) != 0, float_to_bits(inverse), 0));
+  static void measure(const F* v, F* squares, F& most) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      squares[i] = V::add(squares[i], V::mul(v[i], v[i]));
+      most = V::max(most, V::abs(v[i]));
     }
-    for (std::size_t b = 0; b < count && codec.blocks[b].size == kBlock; ++b) {
+  }
+
+  // The short blocks at the end; zeros where there are no bits, and up to 64 values.
+  static void rotate_tails(const Rotated& codec, const float* row, float inverse_rms, float* values) {
+    for (std::size_t b = codec.width / kBlock; b < codec.blocks.size(); ++b) {
+      const Block& block = codec.blocks[b];
       F v[N];
-      read(values + codec.blocks[b].start, v);
-      dispatch(codec.blocks[b].bits,
-               [&](auto bits) { first_pass<bits()>(codec.books[bits()], v, inverses[b], sums + 4 * b); });
+      rotate(codec, block, row, V::set(inverse_rms), v);
+      write(v, values + block.start);
+      if (block.bits)
+        hyperlane::hadamard(values + block.start, block.size);
+      else
+        std::fill(values + block.start, values + block.start + block.size, 0.0f);
     }
-    for (std::size_t b = 0; b < count; ++b) gains[b] = sums[4 * b] / sums[4 * b + 1];
+    std::fill(values + codec.width, values + (codec.width / kBlock + 1) * kBlock, 0.0f);
   }
 
   static bool encode_levels_row(const Rotated& codec, const float* values, const float* gains, float* work,
@@ -279,22 +261,15 @@ struct Simd {
       F v[N];
       read(values + codec.blocks[b].start, v);
       const float *step = steps + 4 * b, *inverse = inverses + 4 * b;
-      if (codec.quantizer == Quantizer::nf4)
-        try_block<4, 4>(codec.books[4], v, step, inverse, errors + 4 * b, trial_codes + 4 * kBlock * b);
-      else
-        dispatch(codec.blocks[b].bits, [&](auto bits) {
-          try_block<bits(), 3>(codec.books[bits()], v, step, inverse, errors + 4 * b,
-                               trial_codes + 4 * kBlock * b);
-        });
+      try_block<4, 4>(codec.nf4, v, step, inverse, errors + 4 * b, trial_codes + 4 * kBlock * b);
     }
     bool fits = true;
     for (std::size_t b = 0; b < count; ++b) {
       const Block& block = codec.blocks[b];
-      if (!block.bits) continue;
       if (block.size == kBlock) {
         const std::size_t best = 4 * b + least(errors + 4 * b, codec.trials.size());
         const std::uint8_t* chosen = trial_codes + kBlock * best;
-        dispatch(block.bits, [&](auto bits) { V::template store_planes<bits()>(chosen, codes); });
+        V::template store_planes<4>(chosen, codes);
         *scales++ = static_cast<std::uint8_t>(static_cast<std::int32_t>(scale_codes[best]));
         fits &= gains[b] * codec.trials.back() <= kLargestScale;
       } else {
@@ -348,20 +323,37 @@ struct Simd {
     return encode_block(codec, block, tail, scale, codes);
   }
 
+  static void decode(const Rotated& codec, const Block& block, const std::uint8_t*& scales,
+                     const std::uint8_t* codes, std::uint64_t& past, F* v) {
+    if (codec.quantizer == Quantizer::trellis)
+      return Path::decode(codec, block, e4m3_step(*scales), codes, past, v);
+    const float step = e4m3_step(*scales++);
+    return codec.quantizer == Quantizer::nf4 ? decode_nf4(codec.nf4, step, codes, v)
+                                             : decode_bytes(step, codes, v);
+  }
+
+  static void decode_tail(const Rotated& codec, const Block& block, const std::uint8_t*& scales,
+                          const std::uint8_t* codes, std::uint64_t& past, float* values) {
+    if (codec.quantizer == Quantizer::trellis)
+      return decode_trellis(codec, block, e4m3_step(*scales), codes, past, values);
+    decode_block(codec, block, *scales++, codes, values);
+  }
+
   static void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes,
                          float rms, float* room, float* row) {
     float* values = codec.order.empty() ? row : room;
     const F factor = V::set(rms);
+    std::uint64_t past = 0;
     for (const Block& block : codec.blocks) {
       F v[N];
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) v[i] = V::set(0);
       if (block.size == kBlock) {
-        if (block.bits) decode(codec, block.bits, e4m3_step(*scales++), codes, v);
+        if (block.bits) decode(codec, block, scales, codes, past, v);
         hadamard(v);
       } else {
         alignas(64) float tail[kBlock] = {};
-        if (block.bits) decode_block(codec, block, *scales++, codes, tail);
+        if (block.bits) decode_tail(codec, block, scales, codes, past, tail);
         hyperlane::hadamard(tail, block.size);
 #pragma GCC unroll 8
         for (int i = 0; i < N; ++i) v[i] = V::load(tail + i * W);

@@ -13,7 +13,7 @@ from hyperlane.transport.codec.tables import MAX_BITS, Tables
 
 CALIBRATION_TEXT = Path(__file__).with_name("calibration.txt")
 SMALLEST_SCALE = np.float16(2**-6)
-SB4_BITS = 3.94  # a value, RMS and scales counted
+SB4_BITS = 3.94  # a value, RMS and scale counted
 _LEAST_BITS = 3.5
 
 
@@ -45,7 +45,7 @@ def allot_bits(sigma_D: NDArray[np.float64]) -> NDArray[np.uint8]:
     variance = [float(np.mean(sigma_D[a:b])) ** 2 for a, b in spans]
     bits = [0] * len(spans)
     width = len(sigma_D)
-    left = max(SB4_BITS * width - 16 - 8 * len(spans), _LEAST_BITS * width)
+    left = max(SB4_BITS * width - 24, _LEAST_BITS * width)
     while True:
         worth = {
             block: variance[block] * (DISTORTION[bits[block]] - DISTORTION[bits[block] + 1])

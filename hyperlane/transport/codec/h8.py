@@ -3,11 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlane.transport.codec import e4m3, scale
+from hyperlane.transport.codec import blockwise, e4m3, scale
+from hyperlane.transport.codec.rotation import Span
 from hyperlane.transport.codec.tables import Tables
 
 ID = 5
 SORTED = False
+
+row_bytes = blockwise.row_bytes
 
 
 def bits(tables: Tables) -> NDArray[np.uint8]:
@@ -15,13 +18,20 @@ def bits(tables: Tables) -> NDArray[np.uint8]:
     return np.full(len(tables.bits_B), 8, np.uint8)
 
 
-def quantize(
-    values_Rn: NDArray[np.float32], bits: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
-    """One block of R rows -> scale bytes [R], codes [R, n] (int8), whether a scale could hold the row [R].
+def quantize(values_RD: NDArray[np.float32], spans: tuple[Span, ...]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The bytes of rotated rows, and which of them the scales can hold."""
+    return blockwise.quantize(values_RD, spans, _quantize)
 
-    The scale is the least E4M3 value that clips nothing: levels are plenty, a clipped value is dear.
-    """
+
+def dequantize(records: NDArray[np.uint8], spans: tuple[Span, ...], width: int) -> NDArray[np.float32]:
+    """The rotated rows [R, width]."""
+    return blockwise.dequantize(records, spans, width, _dequantize)
+
+
+def _quantize(
+    values_Rn: NDArray[np.float32],
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+    """The scale of a block is the least E4M3 value that clips nothing: levels are plenty, a clipped value is dear."""
     sixteenfold_R = np.abs(values_Rn).max(axis=1) * np.float32(16)
     scales_R = e4m3.at_least(np.minimum(sixteenfold_R, scale.LARGEST))
     steps_Rn = np.rint(values_Rn * (scale.inverse(scale.step(scales_R)) * np.float32(127))[:, None])
@@ -29,7 +39,6 @@ def quantize(
     return scales_R, codes_Rn, sixteenfold_R <= scale.LARGEST
 
 
-def dequantize(scales_R: NDArray[np.uint8], codes_Rn: NDArray[np.uint8], bits: int) -> NDArray[np.float32]:
-    """The values [R, n] that the codes stand for."""
+def _dequantize(scales_R: NDArray[np.uint8], codes_Rn: NDArray[np.uint8]) -> NDArray[np.float32]:
     step_R = scale.step(scales_R) * np.float32(1 / 127)
     return codes_Rn.view(np.int8).astype(np.float32) * step_R[:, None]

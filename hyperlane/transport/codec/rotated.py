@@ -1,7 +1,7 @@
 """The reference of the rotated codecs (h4, int4, h8): a payload's layout, and the way from rows to it.
 
 Payload: the tables' id (8 bytes), two bits a row (row i in bits 2 (i % 4) of byte i // 4), then the rows.
-A row of state CODED is its RMS f16, a scale byte for each block that has bits, and the blocks' codes, each
+A row of state CODED is its RMS f16, scale bytes (int4 one, the others one a block), and the blocks' codes, each
 block cut into bit planes from the most significant (8-bit codes are bytes as they are) and padded to a byte.
 HALF and SINGLE rows are f16 and f32 values as they are; a ZERO row is nothing.
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hyperlane.errors import TablesError, TransportError
 from hyperlane.transport.codec.protocol import Buffer
-from hyperlane.transport.codec.rotation import blocks, hadamard, row_sum, signs
+from hyperlane.transport.codec.rotation import Span, blocks, hadamard, halving_sum, row_sum, signs
 from hyperlane.transport.codec.tables import Tables
 
 CODED, HALF, SINGLE, ZERO = range(4)
@@ -27,7 +27,7 @@ Rows = NDArray[Any]  # float32 or float16
 
 
 class Quantizer(Protocol):
-    """One of the modules h4, sb4, h8."""
+    """One of the modules h4, sb4, h8: between rotated rows and the bytes of their records."""
 
     @property
     def ID(self) -> int: ...  # noqa: N802
@@ -37,27 +37,32 @@ class Quantizer(Protocol):
 
     def bits(self, tables: Tables) -> NDArray[np.uint8]: ...
 
-    def quantize(
-        self, values_Rn: NDArray[np.float32], bits: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]: ...
+    def row_bytes(self, spans: tuple[Span, ...]) -> int: ...
 
-    def dequantize(
-        self, scales_R: NDArray[np.uint8], codes_Rn: NDArray[np.uint8], bits: int
-    ) -> NDArray[np.float32]: ...
+    def quantize(
+        self, values_RD: NDArray[np.float32], spans: tuple[Span, ...]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]: ...
+
+    def dequantize(self, records: NDArray[np.uint8], spans: tuple[Span, ...], width: int) -> NDArray[np.float32]: ...
 
 
 class Rotation:
-    """The fixed linear part for one set of tables: sort, centre, scale, sign, transform, and its inverse."""
+    """The fixed linear part for one set of tables: sort, centre, scale, sign, transform, and its inverse.
+
+    Sorted blocks are brought to unit variance: channels of deviation scale^2, divided by scale, have a mean
+    variance of mean(scale^2) in a block.
+    """
 
     def __init__(self, tables: Tables, *, sort: bool) -> None:
         order = tables.order_D.astype(np.intp) if sort else np.arange(tables.width)
         scale = tables.scale_D.astype(np.float32)[order]
         norms = np.concatenate([np.full(b - a, (b - a) ** -0.5, np.float32) for a, b in blocks(tables.width)])
         turn = signs(tables.width) * norms
+        unit = _block_deviations(scale) if sort else np.ones(tables.width, np.float32)
         self.order = order
         self.mean = tables.mean_D.astype(np.float32)[order]
-        self.forward = turn * (np.float32(1) / scale)
-        self.backward = turn * scale
+        self.forward = turn * (np.float32(1) / (scale * unit))
+        self.backward = turn * (scale * unit)
 
     def apply(self, rows_RD: NDArray[np.float32], rms_R: NDArray[np.float32]) -> NDArray[np.float32]:
         """Rows to rotated values [R, D]."""
@@ -82,8 +87,10 @@ class RotatedCodec:
         self.tables = tables
         self.quantizer = quantizer
         self.rotation = Rotation(tables, sort=quantizer.SORTED)
-        self.spans = tuple(zip(blocks(tables.width), quantizer.bits(tables).tolist(), strict=True))
-        self.row_bytes = 2 + sum(1 + _packed_bytes(b - a, bits) for (a, b), bits in self.spans if bits)
+        bits_B = quantizer.bits(tables).tolist()
+        self.blocks = tuple((*span, bits) for span, bits in zip(blocks(tables.width), bits_B, strict=True))
+        self.spans = tuple(block for block in self.blocks if block[2])
+        self.row_bytes = 2 + quantizer.row_bytes(self.spans)
 
     def encode(self, hidden_RD: Rows, positions_R: NDArray[np.uint32]) -> NDArray[np.uint8]:
         """The payload of the rows; row i stands at `positions_R[i]` of its sequence, 0 is sent as it is."""
@@ -145,28 +152,13 @@ class RotatedCodec:
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Records [R, row_bytes] of rows to code, and which of them the scales can hold."""
         values = self.rotation.apply(rows_RD, rms_R.astype(np.float32))
-        fits = np.ones(len(rows_RD), np.bool_)
-        scales, codes = [], []
-        for (start, stop), bits in self.spans:
-            if bits:
-                scale_R, codes_Rn, fits_R = self.quantizer.quantize(values[:, start:stop], bits)
-                scales.append(scale_R[:, None])
-                codes.append(pack(codes_Rn, bits))
-                fits &= fits_R
+        records, fits = self.quantizer.quantize(values, self.spans)
         rms_bytes = rms_R.astype("<f2")[:, None].view(np.uint8)
-        return np.concatenate([rms_bytes, *scales, *codes], axis=1), fits
+        return np.concatenate([rms_bytes, records], axis=1), fits
 
     def _read_coded(self, records: NDArray[np.uint8], width: int) -> NDArray[np.float32]:
         rms_R = records[:, :2].copy().view("<f2")[:, 0].astype(np.float32)
-        values = np.zeros((len(records), width), np.float32)
-        scale_at, code_at = 2, 2 + sum(1 for _, bits in self.spans if bits)
-        for (start, stop), bits in self.spans:
-            if bits:
-                size = _packed_bytes(stop - start, bits)
-                codes = unpack(records[:, code_at : code_at + size], stop - start, bits)
-                values[:, start:stop] = self.quantizer.dequantize(records[:, scale_at], codes, bits)
-                scale_at, code_at = scale_at + 1, code_at + size
-        return self.rotation.invert(values, rms_R)
+        return self.rotation.invert(self.quantizer.dequantize(records[:, 2:], self.spans, width), rms_R)
 
     def _check_width(self, rows_RD: Rows) -> None:
         if rows_RD.shape[1] != self.tables.width:
@@ -193,29 +185,14 @@ def outlier_limit(tables: Tables) -> np.float32:
     return np.float32(OUTLIER_ROW) * np.float32(tables.median_rms)
 
 
-def pack(codes_Rn: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Codes as bytes [R, ...]: bit planes from the most significant, value j at bit j % 8 of its byte."""
-    if bits == 8:
-        return codes_Rn
-    shifts = np.arange(bits - 1, -1, -1, dtype=np.uint8)[:, None]
-    planes = (codes_Rn[:, None, :] >> shifts) & 1
-    return np.packbits(planes.reshape(len(codes_Rn), bits * codes_Rn.shape[1]), axis=1, bitorder="little")
-
-
-def unpack(packed: NDArray[np.uint8], n: int, bits: int) -> NDArray[np.uint8]:
-    """The codes [R, n] of `pack`."""
-    if bits == 8:
-        return packed
-    flat = np.unpackbits(packed, axis=1, count=n * bits, bitorder="little")
-    planes = flat.reshape(len(packed), bits, n)
-    codes: NDArray[np.uint8] = (planes << np.arange(bits - 1, -1, -1, dtype=np.uint8)[:, None]).sum(
-        axis=1, dtype=np.uint8
-    )
-    return codes
-
-
-def _packed_bytes(n: int, bits: int) -> int:
-    return -(-n * bits // 8)
+def _block_deviations(scale_D: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each channel's block: the root of its mean squared scale."""
+    parts = []
+    for start, stop in blocks(len(scale_D)):
+        part = scale_D[None, start:stop]
+        mean = halving_sum(part * part) * np.float32(1 / (stop - start))
+        parts.append(np.repeat(np.sqrt(mean), stop - start))
+    return np.concatenate(parts)
 
 
 def _pack_states(states_R: NDArray[np.uint8]) -> NDArray[np.uint8]:

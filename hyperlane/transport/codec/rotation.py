@@ -11,6 +11,8 @@ BLOCK = 64
 _SEED = 7
 _WORD = 2**64 - 1
 
+Span = tuple[int, int, int]  # a block that has bits: half-open (start, stop), and its bits a value
+
 
 def blocks(width: int) -> tuple[tuple[int, int], ...]:
     """Half-open (start, stop) of each block: 64 wide, the rest in falling powers of two (36 = 32 + 4)."""

@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 
 from hyperlane.errors import ConfigError
 from hyperlane.transport.codec import h4, h8, sb4
-from hyperlane.transport.codec.codebooks import LLOYD_MAX, NF4, Codebook
+from hyperlane.transport.codec.codebooks import NF4, TRELLIS
 from hyperlane.transport.codec.protocol import Buffer
 from hyperlane.transport.codec.rotated import Quantizer, RotatedCodec, outlier_limit
 from hyperlane.transport.codec.tables import Tables
 from hyperlane.transport.native import extension
 
 _QUANTIZERS: dict[str, Quantizer] = {"h4": h4, "int4": sb4, "h8": h8}
-# The extension's number for each codec id, its codebooks by bits, and the factors of its scale search.
-_NATIVE: dict[int, tuple[int, Sequence[Codebook], Sequence[float]]] = {
-    h4.ID: (0, (*LLOYD_MAX[:4], NF4), h4.TRIALS),
-    sb4.ID: (1, LLOYD_MAX, sb4.TRIALS),
+# The extension's number for each codec id, its levels by bits, and the factors of its scale search.
+_NATIVE: dict[int, tuple[int, Sequence[NDArray[np.float32]], Sequence[float]]] = {
+    h4.ID: (0, (*TRELLIS[:1] * 4, NF4.levels), h4.TRIALS),
+    sb4.ID: (1, TRELLIS, ()),
     h8.ID: (2, (), ()),
 }
 TABLED_NAMES = tuple(_QUANTIZERS)
@@ -71,8 +71,8 @@ def _native_codec(reference: RotatedCodec, isa: str) -> Any:
         forward=rotation.forward,
         backward=rotation.backward,
         order=rotation.order.astype(np.uint32) if quantizer.SORTED else np.empty(0, np.uint32),
-        blocks=[(start, stop - start, bits) for (start, stop), bits in reference.spans],
-        books=[book.levels.tolist() for book in books],
+        blocks=[(start, stop - start, bits) for start, stop, bits in reference.blocks],
+        books=[levels.tolist() for levels in books],
         trials=list(trials),
         isa=isa,
     )

@@ -1,0 +1,211 @@
+// The trellis code of int4 on vectors of V::W floats.
+#pragma once
+#include <type_traits>
+
+#include "quant/trellis.hpp"
+
+namespace hyperlane {
+namespace {
+
+template <class V>
+struct TrellisPath {
+  using F = typename V::F;
+  using I = typename V::I;
+  static constexpr int W = V::W;
+  static constexpr int N = static_cast<int>(kBlock) / W;  // registers a block
+  static constexpr int K = static_cast<int>(kLanes) / W;  // registers a step
+  static constexpr unsigned kMask = (1u << (W - 1) << 1) - 1;
+
+  struct Cost {
+    F of[kStates][K];
+  };
+
+  // Rotated values of a row -> its codes under one scale. `room` takes two arrays as long as a padded row.
+  static bool encode(const Rotated& codec, const float* values, float* room, std::uint8_t scale,
+                     std::uint8_t* codes) {
+    const float inverse = inverse_step(scale);
+    auto* below = reinterpret_cast<std::uint32_t*>(room);
+    Step *steps = reinterpret_cast<Step*>(room + codec.mean.size()), *step = steps;
+    Cost cost;
+    for (int state = 0; state < kStates; ++state)
+      for (int k = 0; k < K; ++k) cost.of[state][k] = V::set(state ? kFar : 0);
+    for (const Block& block : codec.blocks) {
+      dispatch(block.bits, [&](auto bits) {
+        advance_block<bits()>(codec.trellises[bits()], block, values, inverse, cost,
+                              below + kLanes * (step - steps), step);
+      });
+      step += block.bits ? step_count(block) : 0;
+    }
+    std::uint32_t ends[2] = {};
+    for (int k = 0; k < K; ++k) find_ends(cost, k, ends);
+    trace_back(ends[0], ends[1], steps, static_cast<std::size_t>(step - steps));
+    for (const Block& block : codec.blocks) {
+      if (!block.bits) continue;
+      if (block.size == kBlock)
+        dispatch(block.bits, [&](auto bits) { store_block<bits()>(steps, below, codes); });
+      else
+        write_codes(block, steps, below, codes);
+      steps += step_count(block);
+      below += kLanes * step_count(block);
+      codes += block.code_bytes;
+    }
+    return true;
+  }
+
+  // The values of a whole block's codes. `past` holds the path bits of the last 64 values, the latest on top.
+  static void decode(const Rotated& codec, const Block& block, float step, const std::uint8_t* codes,
+                     std::uint64_t& past, F* v) {
+    dispatch(block.bits,
+             [&](auto bits) { decode_block<bits()>(codec.trellises[bits()], V::set(step), codes, past, v); });
+  }
+
+ private:
+  template <int BITS>
+  static void advance_block(const Trellis& book, const Block& block, const float* values, float inverse,
+                            Cost& total, std::uint32_t* below, Step* steps) {
+    Cost cost = total;
+    values += block.start;
+    if (block.size == kBlock) {
+#pragma GCC unroll 4
+      for (std::size_t at = 0; at < kBlock; at += kLanes)
+        advance_step<BITS, true>(book, values + at, kLanes, inverse, cost, below + at, *steps++);
+    } else {
+      for (std::size_t at = 0; at < block.size; at += kLanes)
+        advance_step<BITS, false>(book, values + at, block.size - at, inverse, cost, below + at, *steps++);
+    }
+    total = cost;
+  }
+
+  // A step that is not WHOLE has `count` lanes.
+  template <int BITS, bool WHOLE>
+  __attribute__((always_inline)) static void advance_step(const Trellis& book, const float* values,
+                                                          std::size_t count, float inverse, Cost& cost,
+                                                          std::uint32_t* below, Step& step) {
+    std::uint32_t over[kStates] = {};
+#pragma GCC unroll 2
+    for (int k = 0; k < K; ++k) {
+      F error[4];
+      const std::size_t first = static_cast<std::size_t>(k * W);
+      const F value = V::mul(V::load(values + first), V::set(inverse));
+      V::store_int(below + first, nearest<BITS>(book, value, error));
+      if (!WHOLE && first + W > count) hush(count > first ? count - first : 0, error);
+      advance(error, cost, k, over);
+    }
+    for (int state = 0; state < kStates; ++state) step.over[state] = static_cast<std::uint16_t>(over[state]);
+  }
+
+  // The squared error of the nearest level of each subset, and how many midpoints lie below.
+  template <int BITS>
+  __attribute__((always_inline)) static I nearest(const Trellis& book, F value, F* error) {
+    const I below = V::template search<BITS + 1>(book.below, value);
+#pragma GCC unroll 4
+    for (int subset = 0; subset < 4; ++subset) {
+      F level;
+      if constexpr ((2 << BITS) <= V::kTable)
+        level = V::template lookup<(2 << BITS)>(book.nearest[subset], below);
+      else
+        level =
+            V::template lookup<(1 << (BITS - 1))>(book.subsets[subset], index_in(V::set_int(subset), below));
+      const F wrong = V::sub(value, level);
+      error[subset] = V::mul(wrong, wrong);
+    }
+    return below;
+  }
+
+  // In its subset, of the nearest level.
+  static I index_in(I subset, I below) {
+    return V::shift_right(V::sub_int(V::add_int(below, V::set_int(3)), subset), 2);
+  }
+
+  // Lanes from `count` on carry nothing.
+  static void hush(std::size_t count, F* error) {
+    float ones[W] = {};
+    std::fill(ones, ones + count, 1.0f);
+    for (int subset = 0; subset < 4; ++subset) error[subset] = V::mul(error[subset], V::load(ones));
+  }
+
+  __attribute__((always_inline)) static void advance(const F* error, Cost& cost, int k, std::uint32_t* over) {
+    F next[kStates];
+#pragma GCC unroll 4
+    for (int state = 0; state < kStates; ++state) {
+      const int p = state >> 1, p1 = state & 1;
+      const F without = V::add(cost.of[2 * p1][k], error[2 * p + p1]);
+      const F better = V::add(cost.of[2 * p1 + 1][k], error[2 * (1 - p) + p1]);
+      over[state] |= V::less(better, without) << (k * W);
+      next[state] = V::min(better, without);
+    }
+    for (int state = 0; state < kStates; ++state) cost.of[state][k] = next[state];
+  }
+
+  // The first of the cheapest states of each lane: its p1 and its p2.
+  static void find_ends(const Cost& cost, int k, std::uint32_t* ends) {
+    F least = cost.of[0][k];
+    std::uint32_t high = 0, low = 0;
+    for (int state = 1; state < kStates; ++state) {
+      const std::uint32_t less = V::less(cost.of[state][k], least);
+      least = V::min(cost.of[state][k], least);
+      high = mux(less, state & 2 ? kMask : 0, high);
+      low = mux(less, state & 1 ? kMask : 0, low);
+    }
+    ends[0] |= high << (k * W);
+    ends[1] |= low << (k * W);
+  }
+
+  template <int BITS>
+  static void store_block(const Step* steps, const std::uint32_t* below, std::uint8_t* codes) {
+    I index[N];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      const std::uint16_t* bits = steps[i / K].over;
+      const int shift = (i % K) * W;
+      const I high = V::where(bits[kSubsetHigh] >> shift & kMask, 2),
+              low = V::where(bits[kSubsetLow] >> shift & kMask, 1);
+      index[i] = index_in(V::add_int(high, low), V::load_int(below + i * W));
+    }
+    for (std::size_t i = 0; i < kBlock / kLanes; ++i) std::memcpy(codes + 2 * i, &steps[i].over[kPath], 2);
+    if constexpr (BITS > 1) {
+      alignas(64) std::uint8_t bytes[kBlock];
+      V::store_codes(index, bytes);
+      V::template store_planes<BITS - 1>(bytes, codes + 8);
+    }
+  }
+
+  template <int BITS>
+  static void decode_block(const Trellis& book, F step, const std::uint8_t* codes, std::uint64_t& past,
+                           F* v) {
+    std::uint64_t path, planes[BITS + 1];  // of the levels' numbers: index, then subset
+    std::memcpy(&path, codes, 8);
+    std::memcpy(planes, codes + 8, 8 * (BITS - 1));
+    planes[BITS - 1] = path ^ (path << 32 | past >> 32);
+    planes[BITS] = path << 16 | past >> 48;
+    past = path;
+    I level[N];
+    V::template load_planes<BITS + 1>(reinterpret_cast<const std::uint8_t*>(planes), level);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) v[i] = V::mul(V::template lookup<(2 << BITS)>(book.levels, level[i]), step);
+  }
+
+  // Calls `with` with the number of bits as a constant.
+  template <class With>
+  static void dispatch(int bits, With with) {
+    switch (bits) {
+      case 1:
+        return with(std::integral_constant<int, 1>());
+      case 2:
+        return with(std::integral_constant<int, 2>());
+      case 3:
+        return with(std::integral_constant<int, 3>());
+      case 4:
+        return with(std::integral_constant<int, 4>());
+      case 5:
+        return with(std::integral_constant<int, 5>());
+      case 6:
+        return with(std::integral_constant<int, 6>());
+      default:
+        return;
+    }
+  }
+};
+
+}  // namespace
+}  // namespace hyperlane
