@@ -17,7 +17,7 @@ from hyperlane.transport.codec.tabled import TABLED_NAMES, TabledCodec
 from hyperlane.transport.native import extension
 from tests.bench.row import Row, compared
 
-NAMES = ("int4_plain", *TABLED_NAMES)
+NAMES = ("int4_plain", "h4", "h8")  # int4 has a trellis since, and no kernel for it yet
 CHECKED = ((1, 4096), (64, 576), (33, 200), (512, 4096))
 TIMED = (1, 512, 8192)
 WIDTH = 4096
