@@ -130,6 +130,7 @@ class PythonReceiver:
         """Connections that never sent a frame do not shut out those that will."""
         idle = [connection for connection, frames in self._connections.items() if frames == 0]
         if len(self._connections) >= _MAX_CONNECTIONS and idle:
+            del self._connections[idle[0]]  # at once: its thread may not get to run before the next one arrives
             _shut(idle[0])
 
     def _serve(self, connection: socket.socket, peer: str) -> None:
@@ -138,11 +139,17 @@ class PythonReceiver:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.sendall(self._greeting)
             while (frame := self._read_frame(connection)) is not None:
-                count = self._connections[connection] = count + 1
+                count += 1
+                self._note(connection, count)
                 self._queue.put(frame, timeout_s=None)
         except (OSError, TransportError) as error:
             fault = one_line(error)
         self._end(connection, f"connection from {peer} after {count} frames", fault, delivered=count > 0)
+
+    def _note(self, connection: socket.socket, count: int) -> None:
+        with self._lock:
+            if connection in self._connections:
+                self._connections[connection] = count
 
     def _read_frame(self, connection: socket.socket) -> Frame | None:
         head = _read(connection, HEADER_BYTES)
@@ -162,7 +169,7 @@ class PythonReceiver:
 
     def _end(self, connection: socket.socket, who: str, fault: str, *, delivered: bool) -> None:
         with self._lock:
-            self._connections.pop(connection)
+            self._connections.pop(connection, None)
             if fault:
                 self._rejected.append(f"{who}: {fault}")
             if delivered:
