@@ -5,9 +5,10 @@ import secrets
 import socket
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,11 +19,17 @@ from hyperlane.errors import TablesError, TransportError, WorkerError, one_line
 from hyperlane.generate.engine import Rows
 from hyperlane.generate.scheduler import Step
 from hyperlane.generate.wiring import RAW, Home, LinkCodecs, wire
+from hyperlane.timeline.clocks import Asked, offset_ns
+from hyperlane.timeline.record import Trip
+from hyperlane.timeline.timeline import Timeline, WorkerLine
 from hyperlane.transport.frame import MISMATCH, WANT_LOGITS, Frame, Kind
 from hyperlane.transport.link import Receiver, Sender, connect, open_receiver
 
 COORDINATOR = "coordinator"
 POLL_S = 0.2
+KEPT_STEPS = 16384
+"""Trips of the latest steps, for the timeline."""
+CLOCK_QUESTIONS = 8
 _RANDOM_BITS = 8
 
 log = logging.getLogger(__name__)
@@ -51,6 +58,8 @@ class Chain:
     receiver: Receiver
     sender: Sender
     step_timeout_s: float
+    _sent: dict[int, tuple[int, int]] = field(default_factory=dict)  # steps under way: sending_ns, sent_ns
+    _trips: deque[Trip] = field(default_factory=lambda: deque(maxlen=KEPT_STEPS))
 
     def send(self, step: Step, *, whole_rows: bool) -> None:
         payload = np.asarray(step.token_ids, "<i4")
@@ -66,12 +75,14 @@ class Chain:
             runs=step.runs,
             payload=payload.data,
         )
+        sending_ns = time.monotonic_ns()
         try:
             self.sender.send(frame, timeout_s=self.step_timeout_s)
         except (TransportError, TimeoutError) as error:
             self._raise_failure()
             worker = self.deployment.shards[0].worker
             raise WorkerError(f"worker {worker} takes no more steps: {one_line(error)}; look at its log") from error
+        self._sent[step.number] = (sending_ns, time.monotonic_ns())
 
     def receive(self, step: Step, check: Callable[[], None]) -> Rows:
         """The result of `step`; WorkerError where a worker failed or the chain fell silent."""
@@ -80,6 +91,8 @@ class Chain:
             raise self._error(bytes(frame.payload).decode(errors="replace"))
         if frame.step != step.number:
             raise TransportError(f"the result of step {frame.step} came where that of {step.number} was due; run again")
+        sent = self._sent.pop(step.number)
+        self._trips.append(Trip(step.number, *sent, self.receiver.arrived_ns, time.monotonic_ns()))
         return _rows(frame)
 
     def rewire(self, mismatch: TablesError) -> None:
@@ -91,6 +104,7 @@ class Chain:
         log.warning("link %s -> %s carries raw rows: %s", shards[index - 1].worker, shards[index].worker, mismatch)
         links = (*self.links[: index - 1], RAW, *self.links[index:])
         self.epoch = next_epoch((self.epoch,))
+        self._sent.clear()
         self.links = wire(self.clients, shards, self.home, links, self.epoch)
 
     def reports(self) -> tuple[LinkReport, ...]:
@@ -117,6 +131,15 @@ class Chain:
             for link in client.stats().result().links
         ]
         return (first, *rest)
+
+    def timeline(self) -> Timeline:
+        """When each step of this epoch was where; for when none is under way."""
+        numbers = [trip.step for trip in self._trips]
+        lines = [
+            _line(shard.worker, client, len(numbers))
+            for shard, client in zip(self.deployment.shards, self.clients, strict=True)
+        ]
+        return Timeline(tuple(lines), tuple(self._trips)).part(numbers)
 
     def _error(self, text: str) -> WorkerError | TablesError:
         for shard in self.deployment.shards:
@@ -192,6 +215,17 @@ def local_host(shard: Shard) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, int(port)))  # sends nothing; the kernel only chooses a route
         return str(probe.getsockname()[0])
+
+
+def _line(name: str, client: ControlClient, steps: int) -> WorkerLine:
+    """A worker's records on our clock."""
+    questions = []
+    for _ in range(CLOCK_QUESTIONS):
+        asked_ns = time.monotonic_ns()
+        theirs_ns = client.records(0).result().now_ns
+        questions.append(Asked(asked_ns, theirs_ns, time.monotonic_ns()))
+    ahead_ns = offset_ns(questions)
+    return WorkerLine(name, tuple(step.shifted(ahead_ns) for step in client.records(steps).result().steps))
 
 
 def _rows(frame: Frame) -> Rows:
