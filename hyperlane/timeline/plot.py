@@ -7,7 +7,7 @@ from hyperlane.timeline.record import StepRecord
 from hyperlane.timeline.timeline import Timeline, WorkerLine, busy_shares
 
 MOST_STEPS = 48
-_WIDTH, _LEFT, _RIGHT, _TOP, _BAND = 1200, 150, 20, 62, 84
+_WIDTH, _LEFT, _RIGHT, _TOP, _BAND = 1200, 150, 40, 62, 84
 _LANES = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#eeca3b", "#9d755d", "#72b7b2", "#e45756")
 _KINDS = {"wire": "#bbbbbb", "decode": "#2ca25f", "encode": "#d95f0e"}
 
