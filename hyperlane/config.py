@@ -78,6 +78,8 @@ class Generate:
     slots: int = 4
     lanes: int = 0
     prefill_chunk: int = 256
+    queue: int = 256
+    prefix_cache: bool = True
     stream: bool = True
 
 
@@ -183,6 +185,7 @@ def check_generate(generate: Generate) -> None:
     _require(generate.context >= 2, "generate.context", generate.context, "2 or more")
     _require(1 <= generate.slots <= 65535, "generate.slots", generate.slots, "1 to 65535")
     _require(generate.lanes >= 0, "generate.lanes", generate.lanes, "0 (one a worker) or more")
+    _require(generate.queue >= 1, "generate.queue", generate.queue, "1 or more")
     _require(1 <= generate.prefill_chunk <= 65535, "generate.prefill_chunk", generate.prefill_chunk, "1 to 65535")
 
 

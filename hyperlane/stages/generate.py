@@ -13,9 +13,10 @@ from hyperlane.artifacts import Deployment, Generation, WorkerRange
 from hyperlane.config import Config, Generate
 from hyperlane.errors import RequestError
 from hyperlane.generate.chain import Chain, open_chain
-from hyperlane.generate.engine import Engine, Limits, Prompt
+from hyperlane.generate.engine import Engine
 from hyperlane.generate.sampling import Sampling
 from hyperlane.generate.scheduler import Scheduler
+from hyperlane.generate.text import Limits, Prompt
 from hyperlane.generate.wiring import link_codecs
 from hyperlane.model.store import LayerStore
 from hyperlane.report import summary
@@ -67,7 +68,8 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
             lanes=min(generate.lanes or hops, deployment.slots),
             context=deployment.context,
             prefill_chunk=generate.prefill_chunk,
-            max_prefills_in_flight=hops + 1,
+            hops=hops,
+            reuse=generate.prefix_cache,
         )
         engine = Engine(
             chain=chain,
@@ -76,6 +78,7 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
             limits=limits(generate),
             stop_ids=tokenizer.stop_ids,
             open_decoder=tokenizer.stream,
+            queue=generate.queue,
         )
         yield engine, chain
 
