@@ -4,8 +4,9 @@ import math
 
 STEP_TOKENS = 4
 """What a step costs beyond its tokens, in tokens of a prompt."""
-LEAST_TOKENS = 16
+LEAST_TOKENS = 32
 """Smaller pieces than this multiply matrices badly."""
+_MULTIPLE = 8  # few sizes, as a worker prepares a call for each
 
 
 def chunk_tokens(tokens: int, hops: int, longest: int) -> int:
@@ -14,8 +15,7 @@ def chunk_tokens(tokens: int, hops: int, longest: int) -> int:
     While one worker computes a piece the next one computes the piece before it. `n` pieces on `hops` workers take
     (n + hops - 1) * (STEP_TOKENS + tokens / n), which is least where n is sqrt(tokens * (hops - 1) / STEP_TOKENS).
     """
-    if hops == 1 or tokens <= LEAST_TOKENS:
+    pieces = min(round(math.sqrt(tokens * (hops - 1) / STEP_TOKENS)), tokens // LEAST_TOKENS)
+    if pieces < 2:
         return longest
-    pieces = max(1, round(math.sqrt(tokens * (hops - 1) / STEP_TOKENS)))
-    even = math.ceil(tokens / pieces)
-    return min(longest, max(LEAST_TOKENS, -(-even // LEAST_TOKENS) * LEAST_TOKENS))
+    return min(longest, math.ceil(tokens / pieces / _MULTIPLE) * _MULTIPLE)

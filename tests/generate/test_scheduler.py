@@ -148,11 +148,10 @@ def test_after_a_failed_step_nothing_is_taken_from_its_slot() -> None:
     scheduler = make(reuse=True, hops=99, prefill_chunk=99)
     scheduler.submit(0, [*SYSTEM, 1])
     scheduler.submit(1, [*SYSTEM, 2])
-    first, rest, fork, behind = sent(scheduler)
+    first, fork, behind = sent(scheduler)
     assert (fork.use, behind.runs[0].position) == (Use.FORK, len(SYSTEM))
     assert [account.request for account in scheduler.fail(first)] == [0, 1], "who copied from it is lost too"
     assert scheduler.idle
-    scheduler.fail(rest)
     scheduler.fail(fork)
     assert scheduler.complete(behind, lambda request, row: pytest.fail("nobody's row")) == []
     scheduler.submit(2, [*SYSTEM, 3])
