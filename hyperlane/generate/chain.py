@@ -204,7 +204,7 @@ def _frame(step: Step, epoch: int, whole_rows: bool) -> Frame:
     if step.fork is not None:
         slots = np.array((step.fork.source, step.fork.target), "<u2")
         return Frame(
-            kind=Kind.FORK, epoch=epoch, lane=step.lane, step=step.number, rows=step.fork.count, payload=slots.data
+            kind=Kind.FORK, epoch=epoch, lane=step.lane, step=step.number, rows=step.fork.count, payload=slots.tobytes()
         )
     payload = np.asarray(step.token_ids, "<i4")
     return Frame(

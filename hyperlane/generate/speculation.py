@@ -3,7 +3,8 @@
 A draft is accepted when it equals the token that its row gives, greedy or drawn, so speculation changes no token.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,6 +30,7 @@ class RowCost:
     """How a step's time grows with its rows, from steps that were alone in the chain."""
 
     share: float = ROW_COST
+    draft_share: float = 0.0  # what a draft costs to make, of a step of one row
     _one_row_s: float | None = None
 
     def observe(self, rows: int, seconds: float) -> None:
@@ -39,6 +41,12 @@ class RowCost:
         elif self._one_row_s is not None:
             share = max(0.0, (seconds / self._one_row_s - 1) / (rows - 1))
             self.share += FORGETTING * (share - self.share)
+
+    def drafted(self, drafts: int, seconds: float) -> None:
+        """To make so many drafts took so long."""
+        if self._one_row_s is not None:
+            share = seconds / drafts / self._one_row_s
+            self.draft_share += FORGETTING * (share - self.draft_share)
 
     def steps(self, rows: int, calls: int) -> float:
         """What a step costs, in steps of one row. A sequence with drafts is a call of its own."""
@@ -52,6 +60,7 @@ class _Record:
     acceptance: float = FIRST_GUESS
     shadow: int | None = None
     shadow_at: int = 0  # the position that it is for
+    proposed: bool = False  # anything yet
 
 
 @dataclass(slots=True)
@@ -61,6 +70,7 @@ class Speculation:
     drafter: Drafter
     most: int  # drafts in a step
     cost: RowCost = field(default_factory=RowCost)
+    clock: Callable[[], float] = time.perf_counter
     _records: dict[int, _Record] = field(default_factory=dict)
 
     def draft(self, request: int, tokens: list[int], guess: Sequence[int], room: int, beside: int) -> Sequence[int]:
@@ -72,7 +82,7 @@ class Speculation:
             count = _ahead(record.acceptance, len(guess), sizes)
         else:
             count = self._count(record.acceptance, beside, sizes)
-        drafts = self.drafter.propose(request, tokens, guess, count or 1)
+        drafts = self._proposed(record, request, tokens, guess, count or 1)
         if count:
             return drafts
         if drafts and not guess:
@@ -93,6 +103,17 @@ class Speculation:
         self._records.pop(request, None)
         self.drafter.forget(request)
 
+    def _proposed(
+        self, record: "_Record", request: int, tokens: list[int], guess: Sequence[int], count: int
+    ) -> list[int]:
+        """The drafter's, timed; the first time it may read a whole prompt, which says nothing."""
+        begun_s = self.clock()
+        drafts = self.drafter.propose(request, tokens, guess, count)
+        if drafts and record.proposed:
+            self.cost.drafted(len(drafts), self.clock() - begun_s)
+        record.proposed = True
+        return drafts
+
     def _look_at_shadow(self, record: _Record, tokens: list[int]) -> None:
         if record.shadow is None or len(tokens) <= record.shadow_at:
             return
@@ -105,7 +126,8 @@ class Speculation:
 
         def speed(drafts: int) -> float:
             calls = 1 if beside == 1 else 2 if drafts else 1
-            return (beside - 1 + expected(acceptance, drafts)) / self.cost.steps(beside + drafts, calls)
+            cost = self.cost.steps(beside + drafts, calls) + drafts * self.cost.draft_share
+            return (beside - 1 + expected(acceptance, drafts)) / cost
 
         return max((0, *sizes), key=speed)
 

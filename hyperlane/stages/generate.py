@@ -21,6 +21,7 @@ from hyperlane.generate.wiring import link_codecs
 from hyperlane.model.store import LayerStore
 from hyperlane.report import summary
 from hyperlane.stages.context import Context
+from hyperlane.stages.drafting import speculation
 from hyperlane.stages.links import link_options
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
     """A wired chain, and an engine that serves requests over it."""
     generate, hops = config.generate, len(deployment.shards)
     store = LayerStore(config.store.path)
+    drafts = speculation(config, deployment, tokenizer)
     links = [link_codecs(boundary, store) for boundary in deployment.boundaries]
     with open_chain(deployment, links, link_options(config)) as chain:
         scheduler = Scheduler(
@@ -70,6 +72,7 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
             prefill_chunk=generate.prefill_chunk,
             hops=hops,
             reuse=generate.prefix_cache,
+            drafts=drafts,
         )
         engine = Engine(
             chain=chain,
