@@ -8,17 +8,13 @@ from numpy.typing import NDArray
 
 from hyperlane.generate.slots import common_prefix
 from hyperlane.transport.frame import Run
-
-
-class Candidates(Protocol):
-    @property
-    def ids_NK(self) -> NDArray[np.int64] | None: ...
+from hyperlane.worker.session import StepResult
 
 
 class WholeModel(Protocol):
     """A session of all layers."""
 
-    def run(self, runs: Sequence[Run], rows: NDArray[Any], want_logits: bool = False) -> Candidates: ...
+    def run(self, runs: Sequence[Run], rows: NDArray[Any], want_logits: bool = False) -> StepResult: ...
 
 
 class DraftModel:

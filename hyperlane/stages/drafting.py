@@ -38,7 +38,7 @@ def _model(config: Config, deployment: Deployment, tokenizer: "Tokenizer") -> Dr
         raise ConfigError(f"generate.draft={source} has another tokenizer than {model.source}; give one of its family")
     manifest = export(checkpoint, store, model.dtype.value, config.quantization)
     graph = store.put(assemble(manifest, store, 0, manifest.layers))
-    room = {"slots": deployment.slots, "context": deployment.context}
+    slots, context = deployment.slots, deployment.context
     threads = max(1, (os.cpu_count() or 1) // 2)
-    session = Session(store.path(graph.sha256), **room, threads=threads)
-    return DraftModel(session, **room, vocab_size=deployment.vocab_size)
+    session = Session(store.path(graph.sha256), slots=slots, context=context, threads=threads)
+    return DraftModel(session, slots=slots, context=context, vocab_size=deployment.vocab_size)
