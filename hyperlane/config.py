@@ -174,6 +174,7 @@ def check(config: Config) -> None:
     block_size = getattr(config.quantization, "block_size", 32)
     powers = (16, 32, 64, 128, 256)
     _require(block_size in powers, "quantization.block_size", block_size, "16, 32, 64, 128 or 256")
+    _require(bool(config.stages), "stages", config.stages, "one or more, as in stages=[discover,plan]")
     _require(bool(re.fullmatch(r"[\w.-]+", config.name)), "name", config.name, "letters, digits, '.', '_' and '-'")
 
 
