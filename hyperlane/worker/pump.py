@@ -87,7 +87,7 @@ class Pump:
         return Work(frame, self.receiver.arrived_ns, monotonic_ns())
 
     def decode(self, work: Work) -> None:
-        if not work.failed:
+        if work.frame.kind not in (Kind.ERROR, Kind.FORK):
             try:
                 work.rows = self._rows(work.frame)
             except HyperlaneError as error:
@@ -96,12 +96,15 @@ class Pump:
 
     def compute(self, work: Work) -> None:
         work.started_ns = monotonic_ns()
-        if work.rows is not None:
-            try:
-                frame = work.frame
+        try:
+            frame = work.frame
+            if work.rows is not None:
                 work.result = self.session.run(frame.runs, work.rows, bool(frame.flags & WANT_LOGITS))
-            except HyperlaneError as error:
-                self._fail(work, error)
+            elif frame.kind == Kind.FORK:
+                source, target = np.frombuffer(frame.payload, "<u2").tolist()
+                self.session.copy(source, target, frame.rows)
+        except HyperlaneError as error:
+            self._fail(work, error)
         work.computed_ns = monotonic_ns()
 
     def send(self, work: Work) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from hyperlane.timeline.record import StepRecord
-from hyperlane.transport.frame import Frame, Kind
+from hyperlane.transport.frame import Frame
 from hyperlane.worker.session import StepResult
 
 
@@ -24,10 +24,6 @@ class Work:
     computed_ns: int = 0
     encoding_ns: int = 0
     encoded_ns: int = 0
-
-    @property
-    def failed(self) -> bool:
-        return self.frame.kind == Kind.ERROR
 
     def record(self, rows: int, prefill: bool, sent_ns: int) -> StepRecord:
         frame = self.frame

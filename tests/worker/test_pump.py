@@ -1,142 +1,82 @@
-"""A pump between real links, with a session that only adds."""
+"""The hot loop between two links that are lists."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Event
 
 import numpy as np
 import pytest
 
-from hyperlane.errors import TransportError
-from hyperlane.transport.frame import WANT_LOGITS, Frame, Kind, Run
-from hyperlane.transport.link import Receiver, Sender, connect, open_receiver
+from hyperlane.artifacts import Blob
+from hyperlane.errors import WorkerError
+from hyperlane.transport.frame import Frame, Kind, Run
 from hyperlane.worker.codecs import open_codecs
 from hyperlane.worker.pump import Pump
 from tests.worker.fakes import FakeSession, make_spec, wiring
 
-WAIT_S = 20.0
-BLOB: Any = None
+
+@dataclass
+class Links:
+    """Both ends: what comes in, and what went out. Stops the pump when nothing is left."""
+
+    incoming: list[Frame]
+    stop: Event = field(default_factory=Event)
+    outgoing: list[Frame] = field(default_factory=list)
+    arrived_ns: int = 0
+
+    def recv(self, timeout_s: float) -> Frame:
+        if not self.incoming:
+            self.stop.set()
+            raise TimeoutError
+        return self.incoming.pop(0)
+
+    def send(self, frame: Frame, timeout_s: float) -> None:
+        self.outgoing.append(frame)
 
 
-@dataclass(slots=True)
-class Bench:
-    """Both ends of a running pump."""
-
-    pump: Pump
-    sender: Sender
-    receiver: Receiver
-
-    def send(self, step: int, **changes: Any) -> None:
-        ids = np.full(1, step, "<i4")
-        frame = Frame(Kind.TOKENS, epoch=1, step=step, rows=1, width=1, runs=(Run(0, 1, 5, 1),), payload=ids.data)
-        self.sender.send(frame._replace(**changes), WAIT_S)
+def pumped(session: FakeSession, *frames: Frame, decode_codec: str = "raw") -> list[Frame]:
+    """What comes out for these frames."""
+    links, link = Links(list(frames)), wiring(decode_codec=decode_codec)
+    Pump(links, session, links, link, open_codecs(link), "w", np.float32).run(links.stop)
+    return links.outgoing
 
 
-@contextmanager
-def running(overlap: bool, session: Any) -> Iterator[Bench]:
-    stop, failures = threading.Event(), []
-    with ExitStack() as exits:
-        incoming, home = (exits.enter_context(closing(open_receiver("127.0.0.1", 0, name))) for name in "wc")
-        first, last = (
-            exits.enter_context(closing(connect([receiver.address], name, timeout_s=WAIT_S)))
-            for receiver, name in ((incoming, "w"), (home, "c"))
-        )
-        wired = wiring(1)
-        pump = Pump(incoming, session, last, wired, open_codecs(wired), "w", "float32", overlap=overlap)
-
-        def run() -> None:
-            try:
-                pump.run(stop)
-            except TransportError as error:
-                failures.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
-            yield Bench(pump, first, home)
-        finally:
-            stop.set()
-            thread.join(WAIT_S)
-        assert not thread.is_alive()
-        assert not failures
+@pytest.fixture
+def session() -> FakeSession:
+    return FakeSession(make_spec(Blob(sha256="0" * 64, bytes=1), (), last=False))
 
 
-def session(**changes: Any) -> FakeSession:
-    return FakeSession(make_spec(BLOB, (), **changes))
+def tokens(*runs: Run) -> Frame:
+    rows = sum(run.count for run in runs)
+    return Frame(kind=Kind.TOKENS, epoch=1, rows=rows, width=1, runs=runs, payload=bytes(4 * rows))
 
 
-@pytest.fixture(params=[False, True], ids=["in turn", "overlapped"])
-def overlap(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+def codec_ids(frames: Sequence[Frame]) -> list[int]:
+    return [frame.codec for frame in frames]
 
 
-def test_steps_are_answered_in_order_and_recorded(overlap: bool) -> None:
-    with running(overlap, session(last=False)) as bench:
-        for step in range(50):
-            bench.send(step)
-        for step in range(50):
-            frame = bench.receiver.recv(WAIT_S)
-            assert (frame.step, frame.kind, frame.runs) == (step, Kind.HIDDEN, (Run(0, 1, 5, 1),))
-            assert np.frombuffer(frame.payload, np.float32).tolist() == [step + 4.0] * 2
-    records = bench.pump.records()
-    assert [record.step for record in records] == list(range(50))
-    for record in records:
-        assert list(record[4:]) == sorted(record[4:])
-        assert (record.rows, record.prefill) == (1, False)
-    assert bench.pump.counters().fp16_bytes == 50 * 4
+def test_a_fork_is_done_and_passed_on(session: FakeSession) -> None:
+    fork = Frame(kind=Kind.FORK, epoch=1, step=7, rows=20, payload=np.array([3, 1], "<u2").tobytes())
+    assert pumped(session, fork) == [fork]
+    assert session.copies == [(3, 1, 20)]
 
 
-def test_candidates_and_whole_rows(overlap: bool) -> None:
-    with running(overlap, session()) as bench:
-        bench.send(1)
-        bench.send(2, flags=WANT_LOGITS)
-        found = bench.receiver.recv(WAIT_S)
-        assert (found.kind, found.rows, found.width) == (Kind.CANDIDATES, 1, 1)
-        assert np.frombuffer(found.payload, "<i4")[0] == 10
-        assert np.frombuffer(found.payload, "<f4")[1:].tolist() == [10.0, 10.0]
-        whole = bench.receiver.recv(WAIT_S)
-        assert (whole.kind, np.frombuffer(whole.payload, "<f4").tolist()) == (Kind.LOGITS, [6.0, 6.0])
+def test_a_fork_that_fails_becomes_an_error(session: FakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy(self: FakeSession, source: int, target: int, count: int) -> None:
+        raise WorkerError("slot 3 holds 5 positions")
+
+    monkeypatch.setattr(FakeSession, "copy", copy)
+    fork = Frame(kind=Kind.FORK, epoch=1, step=7, rows=20, payload=np.array([3, 1], "<u2").tobytes())
+    (answer,) = pumped(session, fork)
+    assert (answer.kind, answer.step, answer.text) == (Kind.ERROR, 7, "worker w: slot 3 holds 5 positions")
 
 
-def test_a_failed_step_is_an_error_and_the_next_goes_on(overlap: bool) -> None:
-    with running(overlap, session()) as bench:
-        bench.send(1, runs=(Run(0, 1, 64, 1),))
-        bench.send(2)
-        failed = bench.receiver.recv(WAIT_S)
-        assert (failed.kind, failed.step) == (Kind.ERROR, 1)
-        assert failed.text == "worker w: position 64 is beyond the context of 64"
-        assert bench.receiver.recv(WAIT_S).step == 2
-    assert [record.step for record in bench.pump.records()] == [2]
+def test_a_frame_of_another_epoch_is_dropped(session: FakeSession) -> None:
+    assert pumped(session, Frame(kind=Kind.FORK, epoch=2, rows=1, payload=bytes(4))) == []
+    assert session.copies == []
 
 
-def test_errors_pass_and_other_epochs_do_not(overlap: bool) -> None:
-    with running(overlap, session()) as bench:
-        bench.send(1, epoch=7)
-        bench.send(2, kind=Kind.ERROR, rows=0, width=0, runs=(), payload=b"it broke")
-        frame = bench.receiver.recv(WAIT_S)
-        assert (frame.step, frame.text) == (2, "it broke")
-
-
-@dataclass(slots=True)
-class Gated:
-    """A session whose steps wait, so that frames pile up."""
-
-    gate: threading.Event
-    inner: FakeSession
-
-    def run(self, runs: Any, rows: Any, want_logits: bool) -> Any:
-        assert self.gate.wait(WAIT_S)
-        return self.inner.run(runs, rows, want_logits)
-
-    def close(self) -> None: ...
-
-
-def test_steps_that_pile_up_keep_their_order(overlap: bool) -> None:
-    gate = threading.Event()
-    with running(overlap, Gated(gate, session(last=False))) as bench:
-        for step in range(12):
-            bench.send(step)
-        gate.set()
-        assert [bench.receiver.recv(WAIT_S).step for _ in range(12)] == list(range(12))
+def test_drafts_travel_as_the_tokens_do_that_they_replace(session: FakeSession) -> None:
+    prompt, last, token, drafts = Run(0, 0, 0, 3), Run(0, 1, 3, 2), Run(0, 1, 5, 1), Run(0, 4, 6, 4)
+    sent = pumped(session, *(tokens(run) for run in (prompt, last, token, drafts)), decode_codec="int8")
+    assert codec_ids(sent) == [0, 0, 1, 1]
