@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyperlane.partition.problem import Array, Bottleneck, Chain, Found, Problem
+from hyperlane.partition.problem import Array, Bottleneck, Chain, Found, Problem, may_hold
 
 Solve = Callable[[Problem, Sequence[float]], Found]
 
 _SAME = 1e-12  # relative: what rounding makes of equal values
 _EXACT_VALUES = 400_000  # up to so many stages their very times are the caps that are tried; else a grid
 _GRID = 1.004  # one cap of the grid by the one before
+_LARGE = 1e300
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,20 +29,27 @@ class Period:
     def value(self, chain: Chain) -> float:
         return max(self.problem.total.of(chain), self.problem.bottlenecks[0].of(chain))
 
-    def best(self, solve: Solve, solves: int) -> Found:
-        """A chain of least value, by bisection over the cap, and a bound on all chains'."""
+    def best(self, solve: Solve, solves: int, below: float = np.inf) -> Found:
+        """A chain of least value, by bisection over the cap, and a bound on all chains'.
+
+        Only chains whose value is less than `below` count; no other is looked for.
+        """
         problem, bottleneck = self.problem, self.problem.bottlenecks[0]
-        found = solve(problem, [np.inf])
-        best, bound = found.chain, found.bound
+        found = solve(problem, [below])
+        best, bound = found.chain, min(found.bound, below)
         if best is None:
-            return found
+            return Found(None, bound)
         least, highest = problem.total.of(best), bottleneck.of(best)
         caps, exact = candidates(problem, bottleneck, min(least, bound), highest)
         caps = np.concatenate([[least], caps[caps > least], [highest]])
-        low, high = 0, len(caps) - 1
+        low, high = _first_held(problem, caps, 0), len(caps) - 1
+        if low:
+            bound = max(bound, float(caps[min(low, high)] if exact else caps[low - 1]))
+        reach = 1  # the best cap is often near the least that memory and time allow: look there first
         while low < high and solves > 1:
             solves -= 1
-            middle = (low + high) // 2
+            middle = min((low + high) // 2, low + reach)
+            reach *= 4
             found = solve(problem, [caps[middle]])
             if found.chain is not None and self.value(found.chain) < self.value(best) * (1 - _SAME):
                 best = found.chain
@@ -64,16 +72,18 @@ class Sum:
         slowest = [bottleneck.of(chain) for bottleneck in self.problem.bottlenecks]
         return self.problem.total.of(chain) + sum(w * s for w, s in zip(self.weights, slowest, strict=True))
 
-    def best(self, solve: Solve, solves: int) -> Found:
+    def best(self, solve: Solve, solves: int, below: float = np.inf) -> Found:
         """Best first over boxes of caps: a box's bound is its least total and its lower corner."""
         problem, count = self.problem, len(self.problem.bottlenecks)
         best: Chain | None = None
-        boxes: list[_Box] = [(0.0, 0, (0.0,) * count, (np.inf,) * count)]
+        floor = tuple(_floor(problem, i) if self.weights[i] else 0.0 for i in range(count))
+        boxes: list[_Box] = [(0.0, 0, floor, (np.inf,) * count)]
         passed, made = np.inf, 1
         while boxes and solves > 0:
             bound, _, low, high = heapq.heappop(boxes)
-            if best is not None and bound >= self.value(best) * (1 - _SAME):
+            if bound >= below or (best is not None and bound >= self.value(best) * (1 - _SAME)):
                 boxes.clear()
+                passed = min(passed, bound)
                 break
             solves -= 1
             found = solve(problem, high)
@@ -104,7 +114,9 @@ class Sum:
         rest = []
         for i, bottleneck in enumerate(self.problem.bottlenecks):
             slowest = bottleneck.of(chain)
-            caps, exact = candidates(self.problem, bottleneck, low[i], slowest) if self.weights[i] else (np.empty(0), True)
+            caps, exact = (
+                candidates(self.problem, bottleneck, low[i], slowest) if self.weights[i] else (np.empty(0), True)
+            )
             if len(caps):
                 middle, top = float(caps[(len(caps) - 1) // 2]), float(caps[-1]) if exact else slowest * (1 - 1e-9)
                 rest.append((low, (*high[:i], middle, *high[i + 1 :])))
@@ -120,10 +132,11 @@ _Box = tuple[float, int, tuple[float, ...], tuple[float, ...]]  # bound, number,
 
 def candidates(problem: Problem, bottleneck: Bottleneck, low: float, high: float) -> tuple[Array, bool]:
     """Caps above `low` and below `high`, ascending, and whether they are all values that a part can have there."""
-    if problem.workers * problem.layers**2 > _EXACT_VALUES:
-        steps = int(np.log(max(high, 1e-30) / max(low, high / 50, 1e-30)) / np.log(_GRID))
-        return high * _GRID ** -np.arange(steps, 0.0, -1.0), False
     stages, L = bottleneck.stages, problem.layers
+    if problem.workers * L**2 > _EXACT_VALUES:
+        high = min(high, 1.01 * max(float(stages.sums_WL[:, -1].max()), float(bottleneck.wire_OWW.max())))
+        steps = int(np.log(max(high, 1e-30) / max(low, high / 1e4, 1e-30)) / np.log(_GRID))
+        return high * _GRID ** -np.arange(steps, 0.0, -1.0), False
     start, stop = np.triu_indices(L + 1, 1)
     values = [bottleneck.wire_OWW.ravel()]
     for w in range(problem.workers):
@@ -138,10 +151,33 @@ def candidates(problem: Problem, bottleneck: Bottleneck, low: float, high: float
     return _distinct(inside), True
 
 
+def _floor(problem: Problem, index: int) -> float:
+    """A value that no chain's bottleneck is below."""
+    caps, exact = candidates(problem, problem.bottlenecks[index], 0.0, _LARGE)
+    if not len(caps):
+        return 0.0
+    at = _first_held(problem, caps, index)
+    return float(caps[min(at, len(caps) - 1)] if exact else caps[at - 1] if at else 0.0) * (1 - _SAME)
+
+
+def _first_held(problem: Problem, caps: Array, index: int) -> int:
+    """The place of the least cap on one bottleneck at which the workers may hold all layers."""
+    low, high = 0, len(caps)
+    while low < high:
+        middle = (low + high) // 2
+        all_caps = [np.inf] * len(problem.bottlenecks)
+        all_caps[index] = float(caps[middle])
+        if may_hold(problem, all_caps):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
 def _distinct(values: Array) -> Array:
     """Ascending, and of values that differ by rounding only the largest."""
     ordered = np.sort(values)
     if not len(ordered):
         return ordered
     last = np.append(np.diff(ordered) > _SAME * np.abs(ordered[1:]), True)
-    return ordered[last]
+    return np.asarray(ordered[last])

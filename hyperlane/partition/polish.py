@@ -1,5 +1,6 @@
 """Betters a chain: its cuts exactly, its workers one exchange at a time."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,7 +50,9 @@ def recut(problem: Problem, caps: Sequence[float], chain: Chain) -> Chain | None
         else:
             before_L = cost_L + total.link_OWW[chain.options[hop - 1], chain.workers[hop - 1], w]
         key_L = before_L - sums_L
-        inside_LL = (np.arange(L + 1)[None, :] >= low_L[:, None]) & (np.arange(L + 1)[None, :] < np.arange(L + 1)[:, None])
+        inside_LL = (np.arange(L + 1)[None, :] >= low_L[:, None]) & (
+            np.arange(L + 1)[None, :] < np.arange(L + 1)[:, None]
+        )
         values_LL = np.where(inside_LL, key_L[None, :], np.inf)
         start_L = np.argmin(values_LL, axis=1)
         cost_L = values_LL[np.arange(L + 1), start_L] + sums_L + total.stages.step_W[w]
@@ -74,7 +77,7 @@ def _over(problem: Problem, caps: Sequence[float], chain: Chain) -> list[bool]:
 
 def _neighbours(problem: Problem, caps: Sequence[float], chain: Chain) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The most promising chains that differ by one worker: exchanged, left out, put in, moved."""
-    total, room = problem.total, problem.room
+    total = problem.total
     link_OWW = total.link_OWW
     best_WW = link_OWW.min(axis=0)
     W, hops, workers = problem.workers, len(chain.workers), chain.workers
@@ -86,14 +89,20 @@ def _neighbours(problem: Problem, caps: Sequence[float], chain: Chain) -> list[t
             gain = stages.sums_WL[free, stop] - stages.sums_WL[free, start] + stages.step_W[free]
             gain = gain + stages.first_W[free] * (start == 0) + stages.last_W[free] * (stop == problem.layers)
             gain = gain - stages.of(w, start, stop)
-            gain += (best_WW[workers[hop - 1], free] - best_WW[workers[hop - 1], w]) if hop else (total.enter_W[free] - total.enter_W[w])
+            gain += (
+                (best_WW[workers[hop - 1], free] - best_WW[workers[hop - 1], w])
+                if hop
+                else (total.enter_W[free] - total.enter_W[w])
+            )
             if hop < hops - 1:
                 gain += best_WW[free, workers[hop + 1]] - best_WW[w, workers[hop + 1]]
             else:
                 gain += total.leave_W[free] - total.leave_W[w]
-            for i in np.argsort(gain)[:3]:
-                if gain[i] < 0:
-                    found.append((float(gain[i]), (*workers[:hop], int(free[i]), *workers[hop + 1 :])))
+            found += [
+                (float(gain[i]), (*workers[:hop], int(free[i]), *workers[hop + 1 :]))
+                for i in np.argsort(gain)[:3]
+                if gain[i] < 0
+            ]
         if hops > 1:
             found.append((0.0, (*workers[:hop], *workers[hop + 1 :])))
         rest = (*workers[:hop], *workers[hop + 1 :])
@@ -115,7 +124,7 @@ def _neighbours(problem: Problem, caps: Sequence[float], chain: Chain) -> list[t
 def _options(problem: Problem, caps: Sequence[float], workers: tuple[int, ...]) -> tuple[int, ...]:
     """For each link the option of least total within the caps."""
     options = []
-    for source, target in zip(workers, workers[1:], strict=False):
+    for source, target in itertools.pairwise(workers):
         cost_O = problem.total.link_OWW[:, source, target].copy()
         for cap, bottleneck in zip(caps, problem.bottlenecks, strict=True):
             cost_O[bottleneck.wire_OWW[:, source, target] > cap * (1 + 1e-12)] = np.inf

@@ -43,8 +43,16 @@ class Stages:
     first_W: Array  # more for the first of the chain
     last_W: Array  # more for the last
 
+    def times(self, factor_W: Array) -> "Stages":
+        return Stages(
+            layer_WL=self.layer_WL * factor_W[:, None],
+            step_W=self.step_W * factor_W,
+            first_W=self.first_W * factor_W,
+            last_W=self.last_W * factor_W,
+        )
+
     @cached_property
-    def sums_WL(self) -> Array:
+    def sums_WL(self) -> Array:  # noqa: N802
         """[W, L + 1]: the layers before each."""
         return np.concatenate([np.zeros((len(self.layer_WL), 1)), np.cumsum(self.layer_WL, axis=1)], axis=1)
 
@@ -108,7 +116,7 @@ class Room:
     has_W: Array
 
     @cached_property
-    def sums_L(self) -> Array:
+    def sums_L(self) -> Array:  # noqa: N802
         return np.concatenate([[0.0], np.cumsum(self.layer_L)])
 
     def fits(self, worker: int, start: int, stop: int) -> bool:
@@ -151,16 +159,34 @@ def windows(
     are allowed too, as no cost of a layer is negative. `first`: a shard that begins the chain; only its start 0 counts.
     """
     L, room, N = problem.layers, problem.room, len(workers)
-    limits = [(np.broadcast_to(room.sums_L, (N, L + 1)), room.has_W[workers] - room.any, room.first, room.last)]
+    sums_NL = np.broadcast_to(room.sums_L, (N, L + 1))
+    ends = np.full(N, room.first), np.full(N, room.last)
+    limits = [(sums_NL, room.has_W[workers] - room.any, *ends)]
     for cap, bottleneck, coding_N in zip(caps, problem.bottlenecks, coding_B, strict=True):
         stages = bottleneck.stages
         left_N = cap - stages.step_W[workers] - coding_N
         limits.append((stages.sums_WL[workers], left_N, stages.first_W[workers], stages.last_W[workers]))
     least_NL = np.zeros((N, L + 1), np.intp)
     for sums_NL, left_N, first_N, last_N in limits:
-        may_NL = np.repeat((left_N - (first_N if first else 0.0))[:, None], L + 1, axis=1)
+        may_NL = np.repeat((left_N - first_N * first)[:, None], L + 1, axis=1)
         may_NL[:, L] -= last_N
         due_NL = sums_NL - may_NL - 1e-12 * np.maximum(np.abs(left_N[:, None]), 1e-12)  # what rounding may add to a sum
         for n in range(N):
             least_NL[n] = np.maximum(least_NL[n], np.searchsorted(sums_NL[n], due_NL[n], side="left"))
     return np.minimum(least_NL, np.arange(L + 1))
+
+
+def any_window(problem: Problem, caps: Sequence[float]) -> NDArray[np.intp]:
+    """[W, L + 1]: for each stop the least start of a shard anywhere in a chain, coded as cheaply as can be."""
+    everyone = np.arange(problem.workers)
+    nothing = [np.zeros(problem.workers) for _ in problem.bottlenecks]
+    first_WL = windows(problem, caps, everyone, nothing, first=True)
+    later_WL = windows(problem, caps, everyone, nothing, first=False)
+    return np.minimum(later_WL, np.where(first_WL == 0, 0, np.arange(problem.layers + 1)))
+
+
+def may_hold(problem: Problem, caps: Sequence[float]) -> bool:
+    """False only where as many workers as a chain may have cannot hold all layers within `caps`."""
+    most_W = np.sort((np.arange(problem.layers + 1) - any_window(problem, caps)).max(axis=1))[::-1]
+    longest = min(problem.hops.stop - 1, problem.workers)
+    return int(most_W[:longest].sum()) >= problem.layers

@@ -1,7 +1,8 @@
 """The exact answer for small clusters: dynamic programming over sets of workers.
 
-`cost[set, last worker, its link's option, layers placed]` is the least total of a chain over exactly that set. Sets are
-taken by size, all of a size at once; a stage's start is a range of layers, so its best start is a minimum over a window.
+`cost[set, last worker, its link's option, layers placed]` is the least total of a chain over exactly that set. Sets
+are taken by size, all of a size at once; a stage may start anywhere in a range, so its best start is the minimum over a
+window.
 Time grows as 2^W W^2 O^2 L; memory as 2^W W O L.
 """
 
@@ -33,7 +34,7 @@ class _Level:
 class _Search:
     def __init__(self, problem: Problem, caps: Sequence[float]) -> None:
         self.problem, self.total = problem, problem.total
-        W, O, L = problem.workers, problem.options, problem.layers
+        W, O, L = problem.workers, problem.options, problem.layers  # noqa: E741
         stages = self.total.stages
         self.sums_WL, self.step_W, self.last_W = stages.sums_WL, stages.step_W, stages.last_W
         usable = np.ones((O, W, W), bool)
@@ -65,7 +66,7 @@ class _Search:
         return None if at is None else self._trace(levels, *at)
 
     def _first_level(self) -> _Level:
-        W, O, L = self.problem.workers, self.problem.options, self.problem.layers
+        W, O, L = self.problem.workers, self.problem.options, self.problem.layers  # noqa: E741
         level = _Level([1 << w for w in range(W)], np.full((W, W, O, L + 1), np.inf), np.full((W, W), np.inf))
         for w in range(W):
             stage_L = self.sums_WL[w] + self.step_W[w] + self.total.stages.first_W[w] + self.total.enter_W[w]
@@ -77,7 +78,7 @@ class _Search:
         return level
 
     def _next_level(self, level: _Level, size: int) -> _Level:
-        W, O, L = self.problem.workers, self.problem.options, self.problem.layers
+        W, O, L = self.problem.workers, self.problem.options, self.problem.layers  # noqa: E741
         masks = [sum(1 << w for w in chosen) for chosen in combinations(range(W), size)]
         index = {mask: i for i, mask in enumerate(masks)}
         new = _Level(masks, np.full((len(masks), W, O, L + 1), np.inf), np.full((len(masks), W), np.inf))
@@ -104,7 +105,8 @@ class _Search:
         """Back from the end: at each hop the start, the worker before and the option that give the cost found."""
         L = self.problem.layers
         mask, stop, send = levels[size - 1].masks[row], L, -1
-        workers, stops, options = [last], [L], []
+        workers, stops = [last], [L]
+        options: list[int] = []
         while size > 1:
             w, mask, size = workers[0], mask & ~(1 << workers[0]), size - 1
             cost_WOL = levels[size - 1].cost_SWOL[levels[size - 1].masks.index(mask)]

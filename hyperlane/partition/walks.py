@@ -6,6 +6,7 @@ prices of those visited too often and lowering the others' lifts the bound. The 
 each of its paths who was visited, gives chains; `polish` betters them.
 """
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane.partition.polish import polish
-from hyperlane.partition.problem import Array, Bottleneck, Chain, Found, Problem, Room, Stages, Total, windows
+from hyperlane.partition.problem import (
+    Array,
+    Bottleneck,
+    Chain,
+    Found,
+    Problem,
+    Room,
+    Stages,
+    Total,
+    any_window,
+    may_hold,
+    windows,
+)
 
 CLOSE = 0.002  # a chain so near its bound is good enough
 CORE = 160  # workers among which a first chain is sought
@@ -130,7 +143,10 @@ def restricted(problem: Problem, keep: NDArray[np.intp]) -> Problem:
 
     def stages(whole: Stages) -> Stages:
         return Stages(
-            layer_WL=whole.layer_WL[keep], step_W=whole.step_W[keep], first_W=whole.first_W[keep], last_W=whole.last_W[keep]
+            layer_WL=whole.layer_WL[keep],
+            step_W=whole.step_W[keep],
+            first_W=whole.first_W[keep],
+            last_W=whole.last_W[keep],
         )
 
     pairs = np.ix_(np.arange(problem.options), keep, keep)
@@ -157,19 +173,11 @@ def restricted(problem: Problem, keep: NDArray[np.intp]) -> Problem:
     )
 
 
-def may_hold(problem: Problem, caps: Sequence[float]) -> bool:
-    """Whether as many workers as a chain may have could hold all layers at all."""
-    net = _Net(problem, caps)
-    each_W = np.sort((np.arange(problem.layers + 1) - net.any_window()).max(axis=1))[::-1]
-    longest = min(problem.hops.stop - 1, problem.workers)
-    return int(each_W[:longest].sum()) >= problem.layers
-
-
 class _Net:
     """The workers as a walk sees them: each link with its best option, coding as cheap as any option has it."""
 
     def __init__(self, problem: Problem, caps: Sequence[float]) -> None:
-        self.problem, self.total = problem, problem.total
+        self.problem, self.total, self.caps = problem, problem.total, caps
         W, L = problem.workers, problem.layers
         usable = np.ones(self.total.link_OWW.shape, bool)
         for cap, bottleneck in zip(caps, problem.bottlenecks, strict=True):
@@ -184,27 +192,24 @@ class _Net:
         # The last shard sends nothing that is coded: its stop is L, where only `receive` counts.
         self.first_WL = windows(problem, caps, everyone, send, first=True)
         self.first_WL[:, L] = windows(problem, caps, everyone, [0 * s for s in send], first=True)[:, L]
-        self.window_WL = windows(problem, caps, everyone, [r + s for r, s in zip(receive, send, strict=True)], first=False)
+        self.window_WL = windows(
+            problem, caps, everyone, [r + s for r, s in zip(receive, send, strict=True)], first=False
+        )
         self.window_WL[:, L] = windows(problem, caps, everyone, receive, first=False)[:, L]
         self.sums_LW = np.ascontiguousarray(self.total.stages.sums_WL.T)
         self.enter_W = self.total.enter_W + self.total.stages.first_W + self.total.stages.step_W
         self.leave_W = self.total.leave_W + self.total.stages.last_W
         self.buffer_WW = np.empty((W, W))
 
-    def any_window(self) -> NDArray[np.intp]:
-        """[W, L + 1]: the least start of a shard anywhere in a chain."""
-        first_WL = np.where(self.first_WL == 0, 0, np.arange(self.problem.layers + 1))
-        return np.minimum(self.window_WL, first_WL)
-
     def first_prices(self) -> tuple[Array, Array]:
-        """Prices, and how much each worker is worth, negative for most: of the linear relaxation in which each worker comes with its cheapest link.
+        """Prices, and how much each worker is worth (negative for most), as if each came with its cheapest link.
 
         At a price a layer, a worker is worth what its best range earns over its cost; the right price a layer is
         where the bound is largest.
         """
         W, L = self.problem.workers, self.problem.layers
         come_W = np.minimum(self.link_WW.min(axis=0), self.total.enter_W) + self.total.stages.step_W
-        count_WL = np.arange(L + 1) - self.any_window()
+        count_WL = np.arange(L + 1) - any_window(self.problem, self.caps)
         # The cheapest cost of n layers on each worker: any n neighbours, over all places.
         cost_WN = np.full((W, L + 1), np.inf)
         for n in range(1, L + 1):
@@ -277,7 +282,7 @@ class _Net:
         stops_L = np.arange(L + 1)
         for placed in range(L - 1, 0, -1):
             high = int((self.window_WL <= placed).sum(axis=1).max())  # windows ascend: the last stop from here
-            inside = (self.window_WL[:, placed + 1 : high].T <= placed) & (stops_L[placed + 1 : high, None] > placed)
+            inside = (placed >= self.window_WL[:, placed + 1 : high].T) & (stops_L[placed + 1 : high, None] > placed)
             if inside.any():
                 values = np.where(inside, rest_LW[placed + 1 : high] + self.sums_LW[placed + 1 : high], np.inf)
                 stage_LW[placed] = values.min(axis=0) - self.sums_LW[placed] + visit_W
@@ -337,5 +342,5 @@ class _Net:
             w, stop = int(from_LW[start, w]), start
             workers.insert(0, w)
             stops.insert(0, stop)
-        options = [int(self.option_WW[a, b]) for a, b in zip(workers, workers[1:], strict=False)]
+        options = [int(self.option_WW[a, b]) for a, b in itertools.pairwise(workers)]
         return Chain(tuple(workers), tuple(stops), tuple(options))

@@ -1,5 +1,6 @@
 """Every order of workers, every cut, every option of every link: what the best chain is worth, at length."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -47,24 +48,28 @@ def _of_order(goal: Goal, workers: tuple[int, ...]) -> float:
     return best
 
 
+@functools.cache
+def _all_cuts(layers: int, hops: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    inner = np.zeros((1, 0), np.intp)
+    if hops > 1:
+        inner = np.array(list(itertools.combinations(range(1, layers), hops - 1)), np.intp)
+    ends = np.zeros((len(inner), 1), np.intp)
+    return np.hstack([ends, inner]), np.hstack([inner, ends + layers])
+
+
 def _cuts(problem: Problem, workers: tuple[int, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """[cuts, hops] starts and stops of all cuts that fit."""
-    L, hops = problem.layers, len(workers)
-    inner = np.array(list(itertools.combinations(range(1, L), hops - 1)), np.intp).reshape(-1, hops - 1) if hops > 1 else np.zeros((1, 0), np.intp)
-    ends = np.zeros((len(inner), 1), np.intp)
-    starts, stops = np.hstack([ends, inner]), np.hstack([inner, ends + L])
-    fits_C = np.ones(len(inner), bool)
+    starts, stops = _all_cuts(problem.layers, len(workers))
+    fits_C = np.ones(len(starts), bool)
     for hop, worker in enumerate(workers):
         room = problem.room
         need_C = room.sums_L[stops[:, hop]] - room.sums_L[starts[:, hop]] + room.any
-        need_C = need_C + room.first * (hop == 0) + room.last * (hop == hops - 1)
+        need_C = need_C + room.first * (hop == 0) + room.last * (hop == len(workers) - 1)
         fits_C &= need_C <= room.has_W[worker]
     return starts[fits_C], stops[fits_C]
 
 
-def _stages(
-    stages: Stages, workers: tuple[int, ...], starts: NDArray[np.intp], stops: NDArray[np.intp]
-) -> list[Array]:
+def _stages(stages: Stages, workers: tuple[int, ...], starts: NDArray[np.intp], stops: NDArray[np.intp]) -> list[Array]:
     result = []
     for hop, worker in enumerate(workers):
         layers = stages.sums_WL[worker, stops[:, hop]] - stages.sums_WL[worker, starts[:, hop]]

@@ -33,9 +33,7 @@ def _small(rng: np.random.Generator, W: int, L: int, O: int, bottlenecks: int) -
     return Problem(
         total=Total(stages=stages(), link_OWW=links(1.0), enter_W=rng.random(W), leave_W=rng.random(W)),
         bottlenecks=tuple(
-            Bottleneck(
-                stages=stages(), encode_OW=rng.random((O, W)), decode_OW=rng.random((O, W)), wire_OWW=links(2.0)
-            )
+            Bottleneck(stages=stages(), encode_OW=rng.random((O, W)), decode_OW=rng.random((O, W)), wire_OWW=links(2.0))
             for _ in range(bottlenecks)
         ),
         room=Room(layer_L=layer_L, first=rng.random(), last=rng.random(), any=0.1, has_W=has_W),
