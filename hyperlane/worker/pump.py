@@ -1,6 +1,6 @@
 """The worker's hot loop: receive, decode, step, encode, send. One plain loop in one thread; no gRPC, no trio."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Event
 
 import numpy as np
@@ -55,6 +55,10 @@ class Pump:
         if frame.kind == Kind.ERROR:
             return frame
         try:
+            if frame.kind == Kind.FORK:
+                source, target = np.frombuffer(frame.payload, "<u2").tolist()
+                self.session.copy(source, target, frame.rows)
+                return frame
             rows = self._rows(frame)
             result = self.session.run(frame.runs, rows, bool(frame.flags & WANT_LOGITS))
             return self._result_frame(frame, result)
@@ -76,25 +80,25 @@ class Pump:
     def _result_frame(self, frame: Frame, result: StepResult) -> Frame:
         if result.hidden_RD is not None:
             rows, width = result.hidden_RD.shape
-            is_prefill = any(run.count > 1 for run in frame.runs)
+            is_prefill = any(run.outputs < run.count for run in frame.runs)  # drafts want all their rows
             codec = self.codecs.prefill if is_prefill else self.codecs.decode
             encoded = codec.encode(result.hidden_RD, row_positions(frame.runs))
             self._fp16_bytes += rows * width * 2
             self._used[codec.name] = None
-            return replace(frame, kind=Kind.HIDDEN, codec=codec.id, rows=rows, width=width, payload=encoded.data)
+            return frame._replace(kind=Kind.HIDDEN, codec=codec.id, rows=rows, width=width, payload=encoded.data)
         if result.logits_NV is not None:
             rows, width = result.logits_NV.shape
             whole = np.ascontiguousarray(result.logits_NV, "<f4")
-            return replace(frame, kind=Kind.LOGITS, codec=0, rows=rows, width=width, payload=whole.data)
+            return frame._replace(kind=Kind.LOGITS, codec=0, rows=rows, width=width, payload=whole.data)
         assert result.ids_NK is not None
         assert result.logits_NK is not None
         assert result.logsumexp_N is not None
         rows, width = result.ids_NK.shape
         parts = (result.ids_NK.astype("<i4"), result.logits_NK.astype("<f4"), result.logsumexp_N.astype("<f4"))
         joined = b"".join(part.tobytes() for part in parts)
-        return replace(frame, kind=Kind.CANDIDATES, codec=0, rows=rows, width=width, payload=joined)
+        return frame._replace(kind=Kind.CANDIDATES, codec=0, rows=rows, width=width, payload=joined)
 
 
 def _error_frame(frame: Frame, message: str) -> Frame:
     text = message.encode()[:MAX_TEXT_BYTES]
-    return replace(frame, kind=Kind.ERROR, codec=0, rows=0, width=0, runs=(), payload=text)
+    return frame._replace(kind=Kind.ERROR, codec=0, rows=0, width=0, runs=(), payload=text)
