@@ -321,10 +321,27 @@ class LinkReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimes:
+    """The mean times of one worker's steps of one phase."""
+
+    phase: str  # "prefill" or "decode"
+    steps: int
+    rows: float
+    compute_s: float
+    encode_s: float
+    wire_s: float  # from encoded here to arrived at the next
+    decode_s: float
+    queue_s: float  # from arrived to decode
+    bubble_s: float  # nothing to do before the step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRange:
     name: str
     start: int
     stop: int
+    busy: float | None = measured(default=None)  # share of the time that it computed
+    times: tuple[StepTimes, ...] = measured(default=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
