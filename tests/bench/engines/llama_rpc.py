@@ -61,15 +61,20 @@ def rpc_server(host: str = "127.0.0.1", inside: Sequence[str] = ()) -> "Iterator
 
 
 def batched_bench(
-    addresses: Sequence[str],
-    prompt_tokens: int,
-    new_tokens: int,
-    streams: int,
-    *,
-    inside: Sequence[str] = (),
-    timeout_s: float = 300.0,
+    addresses: Sequence[str], prompt_tokens: int, new_tokens: int, streams: int, timeout_s: float = 300.0
 ) -> dict[str, float]:
     """The client's figures: `t_pp` and `t_tg` in seconds, `speed_pp` and `speed_tg` in tokens a second."""
+    command = client(addresses, prompt_tokens, new_tokens, str(streams))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or len(lines) != 1:
+        raise RuntimeError(f"llama-batched-bench failed with {done.returncode}: {done.stderr[-800:]}")
+    figures: dict[str, float] = json.loads(lines[0])
+    return figures
+
+
+def client(addresses: Sequence[str], prompt_tokens: int, new_tokens: int, streams: str) -> list[str]:
+    """The command of a client that prints a line of JSON for each number of `streams`, such as "1,8"."""
     options = {
         "-m": str(gguf()),
         "--rpc": ",".join(addresses),
@@ -79,16 +84,10 @@ def batched_bench(
         "-c": str(CONTEXT * SLOTS),
         "-npp": str(prompt_tokens),
         "-ntg": str(new_tokens),
-        "-npl": str(streams),
+        "-npl": streams,
         "--output-format": "jsonl",
     }
-    command = [*inside, str(program("llama-batched-bench")), *(word for pair in options.items() for word in pair)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or len(lines) != 1:
-        raise RuntimeError(f"llama-batched-bench failed with {done.returncode}: {done.stderr[-800:]}")
-    figures: dict[str, float] = json.loads(lines[0])
-    return figures
+    return [str(program("llama-batched-bench")), *(word for pair in options.items() for word in pair)]
 
 
 def start_up_s() -> float:
