@@ -6,7 +6,6 @@ namespace hyperlane {
 namespace {
 
 enum Kind { kHello, kTokens, kHidden, kCandidates, kLogits, kError };
-constexpr std::uint8_t kVersion = 1;
 constexpr std::uint8_t kKnownFlags = 1;
 constexpr std::size_t kMaxTextBytes = 4096;
 

@@ -5,7 +5,6 @@ A frame is a header of 40 bytes, a table of runs, a payload and a CRC32C over al
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -41,19 +40,17 @@ class Kind(IntEnum):
     ERROR = 5  # utf-8: why the step failed
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """`count` consecutive tokens of one slot from `position`; logits are wanted for the last `outputs`."""
 
     slot: int
     outputs: int
     position: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method of that name is not missed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
-    """One message of a data link; `kind` says what `payload` is."""
+class Frame(NamedTuple):
+    """One message of a data link; `kind` says what `payload` is. The native link relies on the order of the fields."""
 
     kind: Kind
     codec: int = 0
@@ -158,7 +155,7 @@ def unpack_checked(data: bytes | memoryview) -> Frame:
     """As `unpack`, for a frame that was checked before, as the native receiver does."""
     header = Header._make(_HEADER.unpack_from(data))
     table_stop = HEADER_BYTES + header.runs * RUN_BYTES
-    runs = tuple(Run(*run) for run in _RUN.iter_unpack(data[HEADER_BYTES:table_stop]))
+    runs = tuple(map(Run._make, _RUN.iter_unpack(data[HEADER_BYTES:table_stop])))
     return Frame(
         kind=_KINDS[header.kind],
         codec=header.codec,

@@ -1,6 +1,6 @@
 """The worker's hot loop: receive, decode, step, encode, send. One plain loop in one thread; no gRPC, no trio."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Event
 
 import numpy as np
@@ -81,20 +81,20 @@ class Pump:
             encoded = codec.encode(result.hidden_RD, row_positions(frame.runs))
             self._fp16_bytes += rows * width * 2
             self._used[codec.name] = None
-            return replace(frame, kind=Kind.HIDDEN, codec=codec.id, rows=rows, width=width, payload=encoded.data)
+            return frame._replace(kind=Kind.HIDDEN, codec=codec.id, rows=rows, width=width, payload=encoded.data)
         if result.logits_NV is not None:
             rows, width = result.logits_NV.shape
             whole = np.ascontiguousarray(result.logits_NV, "<f4")
-            return replace(frame, kind=Kind.LOGITS, codec=0, rows=rows, width=width, payload=whole.data)
+            return frame._replace(kind=Kind.LOGITS, codec=0, rows=rows, width=width, payload=whole.data)
         assert result.ids_NK is not None
         assert result.logits_NK is not None
         assert result.logsumexp_N is not None
         rows, width = result.ids_NK.shape
         parts = (result.ids_NK.astype("<i4"), result.logits_NK.astype("<f4"), result.logsumexp_N.astype("<f4"))
         joined = b"".join(part.tobytes() for part in parts)
-        return replace(frame, kind=Kind.CANDIDATES, codec=0, rows=rows, width=width, payload=joined)
+        return frame._replace(kind=Kind.CANDIDATES, codec=0, rows=rows, width=width, payload=joined)
 
 
 def _error_frame(frame: Frame, message: str) -> Frame:
     text = message.encode()[:MAX_TEXT_BYTES]
-    return replace(frame, kind=Kind.ERROR, codec=0, rows=0, width=0, runs=(), payload=text)
+    return frame._replace(kind=Kind.ERROR, codec=0, rows=0, width=0, runs=(), payload=text)
