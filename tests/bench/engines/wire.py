@@ -50,6 +50,7 @@ class Proxy:
     target: tuple[str, int]
     listener: socket.socket
     _counts: list[int] = field(default_factory=list)
+    _threads: list[threading.Thread] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -67,10 +68,23 @@ class Proxy:
         with suppress(OSError):
             while True:
                 near, _ = self.listener.accept()
-                far = socket.create_connection(self.target)
-                for source, sink in ((near, far), (far, near)):
-                    source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
+                self._threads.append(threading.Thread(target=self._connect, args=(near,), daemon=True))
+                self._threads[-1].start()
+
+    def join(self, timeout_s: float) -> None:
+        """Until the connections so far have ended."""
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    def _connect(self, near: socket.socket) -> None:
+        """One connection, until both of its ends have closed theirs."""
+        with near, socket.create_connection(self.target) as far:
+            for end in (near, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            back = threading.Thread(target=self._forward, args=(far, near), daemon=True)
+            back.start()
+            self._forward(near, far)
+            back.join()
 
     def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
