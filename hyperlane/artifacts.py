@@ -214,6 +214,9 @@ class GeneratedText:
     finish_reason: str  # "stop" (end token or stop string) or "length"
     ttft_s: float = measured()
     decode_tokens_per_s: float = measured()
+    cached_tokens: int = measured(default=0)  # of the prompt, that workers held from other requests
+    drafted_tokens: int = measured(default=0)  # sent to be verified
+    accepted_tokens: int = measured(default=0)  # of those, that were right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,13 +13,15 @@ from hyperlane.artifacts import Deployment, Generation, WorkerRange
 from hyperlane.config import Config, Generate
 from hyperlane.errors import RequestError
 from hyperlane.generate.chain import Chain, open_chain
-from hyperlane.generate.engine import Engine, Limits, Prompt
+from hyperlane.generate.engine import Engine
 from hyperlane.generate.sampling import Sampling
 from hyperlane.generate.scheduler import Scheduler
+from hyperlane.generate.text import Limits, Prompt
 from hyperlane.generate.wiring import link_codecs
 from hyperlane.model.store import LayerStore
 from hyperlane.report import summary
 from hyperlane.stages.context import Context
+from hyperlane.stages.drafting import speculation
 from hyperlane.stages.links import link_options
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
     """A wired chain, and an engine that serves requests over it."""
     generate, hops = config.generate, len(deployment.shards)
     store = LayerStore(config.store.path)
+    drafts = speculation(config, deployment, tokenizer)
     links = [link_codecs(boundary, store) for boundary in deployment.boundaries]
     with open_chain(deployment, links, link_options(config)) as chain:
         scheduler = Scheduler(
@@ -67,7 +70,9 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
             lanes=min(generate.lanes or hops, deployment.slots),
             context=deployment.context,
             prefill_chunk=generate.prefill_chunk,
-            max_prefills_in_flight=hops + 1,
+            hops=hops,
+            reuse=generate.prefix_cache,
+            drafts=drafts,
         )
         engine = Engine(
             chain=chain,
@@ -76,6 +81,7 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
             limits=limits(generate),
             stop_ids=tokenizer.stop_ids,
             open_decoder=tokenizer.stream,
+            queue=generate.queue,
         )
         yield engine, chain
 

@@ -18,6 +18,9 @@ class Session(Protocol):
 
     def run(self, runs: Sequence[Any], rows: NDArray[Any], want_logits: bool) -> StepResult: ...
 
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Slot `target` takes over the first `count` positions of `source`."""
+
     def close(self) -> None: ...
 
 

@@ -55,6 +55,10 @@ class Pump:
         if frame.kind == Kind.ERROR:
             return frame
         try:
+            if frame.kind == Kind.FORK:
+                source, target = np.frombuffer(frame.payload, "<u2").tolist()
+                self.session.copy(source, target, frame.rows)
+                return frame
             rows = self._rows(frame)
             result = self.session.run(frame.runs, rows, bool(frame.flags & WANT_LOGITS))
             return self._result_frame(frame, result)
@@ -76,7 +80,7 @@ class Pump:
     def _result_frame(self, frame: Frame, result: StepResult) -> Frame:
         if result.hidden_RD is not None:
             rows, width = result.hidden_RD.shape
-            is_prefill = any(run.count > 1 for run in frame.runs)
+            is_prefill = any(run.outputs < run.count for run in frame.runs)  # drafts want all their rows
             codec = self.codecs.prefill if is_prefill else self.codecs.decode
             encoded = codec.encode(result.hidden_RD, row_positions(frame.runs))
             self._fp16_bytes += rows * width * 2

@@ -228,6 +228,12 @@ class _OneAtATime:
                 raise WorkerError("the shard was unloaded while a step was on its way")
             return self._session.run(runs, rows, want_logits)
 
+    def copy(self, source: int, target: int, count: int) -> None:
+        with self._lock:
+            if self._session is None:
+                raise WorkerError("the shard was unloaded while a step was on its way")
+            self._session.copy(source, target, count)
+
     def close(self) -> None:
         with self._lock:
             session, self._session = self._session, None

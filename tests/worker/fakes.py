@@ -28,9 +28,13 @@ class FakeSession:
 
     spec: ShardSpec
     closed: bool = False
+    copies: list[tuple[int, int, int]] = field(default_factory=list)
 
     def close(self) -> None:
         self.closed = True
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        self.copies.append((source, target, count))
 
     def run(self, runs: Sequence[Any], rows: NDArray[Any], want_logits: bool) -> StepResult:
         if runs[0].position >= self.spec.context:
