@@ -35,6 +35,7 @@ def rows(generation: Generation, boundaries: Sequence[Boundary]) -> dict[str, st
         "compression": compression(hidden),
         "time to first token": f"{first_s:.3f} s" + (" (median)" if len(requests) > 1 else ""),
         "tokens per second": f"{speed:.1f}" + (" (median of a request)" if len(requests) > 1 else ""),
+        "busy": ", ".join(f"{w.name} {100 * w.busy:.0f} %" for w in generation.workers if w.busy is not None),
     }
 
 

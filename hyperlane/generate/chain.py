@@ -5,9 +5,10 @@ import secrets
 import socket
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,10 +19,16 @@ from hyperlane.errors import StepError, TablesError, TransportError, WorkerError
 from hyperlane.generate.engine import Rows
 from hyperlane.generate.step import Step
 from hyperlane.generate.wiring import RAW, Home, LinkCodecs, wire
+from hyperlane.timeline.clocks import Asked, offset_ns
+from hyperlane.timeline.record import Trip
+from hyperlane.timeline.timeline import Timeline, WorkerLine
 from hyperlane.transport.frame import MISMATCH, WANT_LOGITS, Frame, Kind
 from hyperlane.transport.link import Receiver, Sender, connect, open_receiver
 
 COORDINATOR = "coordinator"
+KEPT_STEPS = 16384
+"""Trips of the latest steps, for the timeline."""
+CLOCK_QUESTIONS = 8
 ASK_S = 0.5
 """After so long a silence, and as often, the workers are asked why nothing comes."""
 _RANDOM_BITS = 8
@@ -52,6 +59,8 @@ class Chain:
     receiver: Receiver
     sender: Sender
     step_timeout_s: float
+    _sent: dict[int, tuple[int, int]] = field(default_factory=dict)  # steps under way: sending_ns, sent_ns
+    _trips: deque[Trip] = field(default_factory=lambda: deque(maxlen=KEPT_STEPS))
     _in_flight: int = 0
     _heard_s: float = 0.0  # when the last frame came, or the first was sent after it
     _asked_s: float = 0.0
@@ -59,6 +68,7 @@ class Chain:
     def send(self, step: Step, *, whole_rows: bool) -> None:
         if not self._in_flight:
             self._heard_s = self._asked_s = time.monotonic()
+        sending_ns = time.monotonic_ns()
         try:
             self.sender.send(_frame(step, self.epoch, whole_rows), timeout_s=self.step_timeout_s)
             self._in_flight += 1
@@ -66,6 +76,7 @@ class Chain:
             self._raise_failure()
             worker = self.deployment.shards[0].worker
             raise WorkerError(f"worker {worker} takes no more steps: {one_line(error)}; look at its log") from error
+        self._sent[step.number] = (sending_ns, time.monotonic_ns())
 
     def receive(self, step: Step, timeout_s: float) -> Rows:
         """The result of `step`; TimeoutError where there is none yet.
@@ -77,6 +88,9 @@ class Chain:
             raise self._error(bytes(frame.payload).decode(errors="replace"))
         if frame.step != step.number or (frame.kind == Kind.FORK) != (step.fork is not None):
             raise TransportError(f"the result of step {frame.step} came where that of {step.number} was due; run again")
+        sent = self._sent.pop(step.number)
+        if step.fork is None:
+            self._trips.append(Trip(step.number, *sent, self.receiver.arrived_ns, time.monotonic_ns()))
         return _rows(frame)
 
     def rewire(self, mismatch: TablesError) -> None:
@@ -88,6 +102,7 @@ class Chain:
         log.warning("link %s -> %s carries raw rows: %s", shards[index - 1].worker, shards[index].worker, mismatch)
         links = (*self.links[: index - 1], RAW, *self.links[index:])
         self.epoch, self._in_flight = next_epoch((self.epoch,)), 0
+        self._sent.clear()
         self.links = wire(self.clients, shards, self.home, links, self.epoch)
 
     def reports(self) -> tuple[LinkReport, ...]:
@@ -114,6 +129,15 @@ class Chain:
             for link in client.stats().result().links
         ]
         return (first, *rest)
+
+    def timeline(self) -> Timeline:
+        """When each step of this epoch was where; for when none is under way."""
+        numbers = [trip.step for trip in self._trips]
+        lines = [
+            _line(shard.worker, client, len(numbers))
+            for shard, client in zip(self.deployment.shards, self.clients, strict=True)
+        ]
+        return Timeline(tuple(lines), tuple(self._trips)).part(numbers)
 
     def _error(self, text: str) -> StepError | TablesError:
         for shard in self.deployment.shards:
@@ -198,6 +222,17 @@ def local_host(shard: Shard) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, int(port)))  # sends nothing; the kernel only chooses a route
         return str(probe.getsockname()[0])
+
+
+def _line(name: str, client: ControlClient, steps: int) -> WorkerLine:
+    """A worker's records on our clock."""
+    questions = []
+    for _ in range(CLOCK_QUESTIONS):
+        asked_ns = time.monotonic_ns()
+        theirs_ns = client.records(0).result().now_ns
+        questions.append(Asked(asked_ns, theirs_ns, time.monotonic_ns()))
+    ahead_ns = offset_ns(questions)
+    return WorkerLine(name, tuple(step.shifted(ahead_ns) for step in client.records(steps).result().steps))
 
 
 def _frame(step: Step, epoch: int, whole_rows: bool) -> Frame:

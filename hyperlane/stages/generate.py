@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,6 +24,9 @@ from hyperlane.report import summary
 from hyperlane.stages.context import Context
 from hyperlane.stages.drafting import speculation
 from hyperlane.stages.links import link_options
+from hyperlane.timeline.plot import draw_timeline
+from hyperlane.timeline.timeline import Timeline, busy_shares, step_times
+from hyperlane.timeline.trace import trace
 
 if TYPE_CHECKING:
     from hyperlane.generate.tokenizer import Tokenizer
@@ -54,7 +58,19 @@ def _generate(context: Context, tokenizer: "Tokenizer") -> Generation:
     prompts = [Prompt(i, text, encode(text, config, tokenizer)) for i, text in enumerate(context.prompts)]
     with open_engine(config, deployment, tokenizer) as (engine, chain):
         requests = engine.run(prompts, _printer(context), trio.from_thread.check_cancelled)
-        return Generation(requests=requests, links=chain.reports(), workers=ranges(deployment))
+        timeline = chain.timeline()
+        _write(timeline, context)
+        return Generation(requests=requests, links=chain.reports(), workers=_measured(deployment, timeline))
+
+
+def _write(timeline: Timeline, context: Context) -> None:
+    context.run_dir.write_text("generate", "timeline.json", trace(timeline))
+    context.run_dir.write_text("generate", "timeline.svg", draw_timeline(timeline))
+
+
+def _measured(deployment: Deployment, timeline: Timeline) -> tuple[WorkerRange, ...]:
+    found = zip(ranges(deployment), busy_shares(timeline), step_times(timeline), strict=True)
+    return tuple(replace(worker, busy=busy, times=times) for worker, busy, times in found)
 
 
 @contextmanager

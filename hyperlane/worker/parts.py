@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from hyperlane.control.types import LinkCounters, LinkSpeed, ShardSpec, Wiring
+from hyperlane.timeline.record import StepRecord
 from hyperlane.worker.codecs import EpochCodecs
 from hyperlane.worker.session import StepResult as StepResult  # for those who write parts
 
@@ -30,6 +31,8 @@ class Pump(Protocol):
     def run(self, stop: Event) -> None: ...
 
     def counters(self) -> LinkCounters: ...
+
+    def records(self) -> tuple[StepRecord, ...]: ...
 
 
 class Next(Protocol):

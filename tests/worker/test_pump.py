@@ -22,6 +22,7 @@ class Links:
     incoming: list[Frame]
     stop: Event = field(default_factory=Event)
     outgoing: list[Frame] = field(default_factory=list)
+    arrived_ns: int = 0
 
     def recv(self, timeout_s: float) -> Frame:
         if not self.incoming:
