@@ -24,6 +24,7 @@ from hyperlane.errors import ConfigError
 from hyperlane.partition import Partition
 from hyperlane.partition.knapsack import Knapsack
 from hyperlane.partition.manual import Manual
+from hyperlane.partition.optimal import Optimal
 from hyperlane.partition.uniform import Uniform
 from hyperlane.quantization import Quantization
 from hyperlane.quantization.int4 import Int4
@@ -113,7 +114,7 @@ class Store:
 
 CHOICES: Mapping[str, Mapping[str, type]] = {
     "cluster": {"local": Local, "lab": Lab, "static": Static},
-    "partition": {"uniform": Uniform, "knapsack": Knapsack, "manual": Manual},
+    "partition": {"uniform": Uniform, "knapsack": Knapsack, "manual": Manual, "optimal": Optimal},
     "quantization": {"none": NoQuantization, "int8": Int8, "int4": Int4},
     "security": {"insecure": Insecure},
 }
