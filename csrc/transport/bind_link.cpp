@@ -90,6 +90,7 @@ void bind_receiver(py::module_& module) {
            py::arg("fd"), py::arg("greeting"), py::arg("queue_depth"), py::arg("max_frame_bytes"),
            py::arg("spin_us"))
       .def("recv", &recv, py::arg("timeout_s"), py::arg("types"))
+      .def("ready", &Receiver::ready, Unlocked())
       .def("close", &Receiver::close, Unlocked())
       .def_property_readonly("rejected", &Receiver::rejected)
       .def_property_readonly("departed", &Receiver::departed)

@@ -35,7 +35,8 @@ void poll_until(std::vector<pollfd>& entries, Clock::time_point deadline) {
     poll(entries.data(), entries.size(), -1);
     return;
   }
-  const auto left = std::max(deadline - Clock::now(), Clock::duration::zero());
+  const auto now = Clock::now();
+  const auto left = deadline > now ? deadline - now : Clock::duration::zero();
   const auto left_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(left).count();
   const timespec wait{static_cast<time_t>(left_ns / 1000000000), static_cast<long>(left_ns % 1000000000)};
   ppoll(entries.data(), entries.size(), &wait, nullptr);
@@ -92,6 +93,14 @@ std::unique_ptr<FrameBlock> Receiver::recv(double timeout_s) {
       changed_.wait_until(lock, deadline);
     }
   }
+}
+
+bool Receiver::ready() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const Visit visit(*this);
+  if (queue_.empty() && !closing_ && reader_ == Reader::none)
+    read_as(Reader::caller, Clock::time_point::min(), lock);
+  return !queue_.empty();
 }
 
 std::unique_ptr<FrameBlock> Receiver::take_first() {
@@ -165,6 +174,7 @@ void Receiver::read_sockets(Clock::time_point deadline) {
 }
 
 void Receiver::wait_for_input(Clock::time_point deadline) {
+  if (deadline == Clock::time_point::min()) return poll_once(deadline);
   const auto since = Clock::now();
   if (pace_ > 0) {
     if (wait_busily(since)) return;

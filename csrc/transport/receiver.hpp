@@ -29,6 +29,9 @@ class Receiver {
   // The next whole, checked frame of any connection. Throws TimedOut, and LinkBroken once closed.
   std::unique_ptr<FrameBlock> recv(double timeout_s);
 
+  // Whether `recv` has a frame without waiting.
+  bool ready();
+
   void close();
 
   std::vector<std::string> rejected() const;  // why connections were cut, the latest last

@@ -81,6 +81,9 @@ class Receiver(Protocol):
     def recv(self, timeout_s: float) -> Frame:
         """The next frame of any connection. Raises TimeoutError, and TransportError once closed."""
 
+    def ready(self) -> bool:
+        """Whether `recv` has a frame without waiting."""
+
     def close(self) -> None:
         """Close all connections at once."""
 

@@ -86,5 +86,8 @@ class NativeReceiver:
             raise TransportError(f"the data port {self.address} is closed") from error
         return cast(Frame, frame)
 
+    def ready(self) -> bool:
+        return bool(self._receiver.ready())
+
     def close(self) -> None:
         self._receiver.close()

@@ -109,6 +109,9 @@ class PythonReceiver:
         frame, self.arrived_ns = self._queue.take(timeout_s)
         return frame
 
+    def ready(self) -> bool:
+        return self._queue.holds_any
+
     def close(self) -> None:
         self._queue.close(f"the data port {self.address} is closed")
         _shut(self._listener)
