@@ -1,5 +1,6 @@
-// Products of FP32 rows with weights in blocks of 4 or 8 bits. hyperlane/quantization/reference.py is the specification:
-// every instruction set gives its bits, and a row's result does not depend on the rows beside it.
+// Products of FP32 rows with weights in blocks of 4 or 8 bits. hyperlane/quantization/reference.py is the
+// specification: every instruction set gives its bits, and a row's result does not depend on the rows beside
+// it.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -14,10 +15,10 @@ constexpr int64_t kTile = 16;   // rows of the weight (outputs) that are stored 
 // A weight [N, K]: value = scale * code + minimum; without minima, scale * (code - 2^(bits - 1)).
 struct Weights {
   int bits;
-  int64_t tiles, blocks;    // of N and of K
-  const uint8_t* codes;     // [tiles, blocks, 4 * bits / 4 ... groups of 64 bytes], see the reference
-  const uint16_t* scales;   // FP16 [tiles, blocks, 16]
-  const uint16_t* minima;   // FP16 [tiles, blocks, 16], or null
+  int64_t tiles, blocks;   // of N and of K
+  const uint8_t* codes;    // [tiles, blocks, 4 * bits / 4 ... groups of 64 bytes], see the reference
+  const uint16_t* scales;  // FP16 [tiles, blocks, 16]
+  const uint16_t* minima;  // FP16 [tiles, blocks, 16], or null
   int64_t tile_bytes() const { return blocks * kTile * kBlock * bits / 8; }
 };
 
@@ -35,10 +36,11 @@ struct Kernels {
   // out[k] = (x[k] * (1 / sqrt(mean(x^2) + epsilon))) * weight[k]
   void (*norm)(const float* x, const float* weight, float epsilon, int64_t width, float* out);
   // One row, whose width is padded with zeros to whole blocks. `interleaved`: for 4-bit weights.
-  void (*quantize)(const float* x, int64_t width, bool interleaved, int8_t* codes, float* scales, int32_t* totals,
-                   float* sums);
+  void (*quantize)(const float* x, int64_t width, bool interleaved, int8_t* codes, float* scales,
+                   int32_t* totals, float* sums);
   // out[r * kTile + n] for one tile of the weight and rows first to first + count
-  void (*tile)(const Weights& weights, int64_t tile, const Rows& rows, int64_t first, int64_t count, float* out);
+  void (*tile)(const Weights& weights, int64_t tile, const Rows& rows, int64_t first, int64_t count,
+               float* out);
   // out[i] = silu(gate[i]) * up[i] for 16 values
   void (*gate)(const float* gate, const float* up, float* out);
 };

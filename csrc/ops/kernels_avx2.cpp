@@ -9,19 +9,23 @@ namespace {
 
 constexpr int kMostRows = 4;
 
-// Bytes 4 * i to 4 * i + 4 of a block's codes against 8 columns' codes, all unsigned bytes: products summed by fours.
+// Bytes 4 * i to 4 * i + 4 of a block's codes against 8 columns' codes, all unsigned bytes: products summed
+// by fours.
 template <int kBits>
 HYPERLANE_AVX2 inline __m256i multiply(__m256i sum, __m256i weights, __m256i codes) {
   if (kBits == 4)  // 15 * 127 * 2 fits a signed 16-bit word
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(weights, codes), _mm256_set1_epi16(1)));
+    return _mm256_add_epi32(sum,
+                            _mm256_madd_epi16(_mm256_maddubs_epi16(weights, codes), _mm256_set1_epi16(1)));
   const __m256i even = _mm256_set1_epi16(0xff);
-  const __m256i low = _mm256_madd_epi16(_mm256_and_si256(weights, even),
-                                        _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 8));
+  const __m256i low =
+      _mm256_madd_epi16(_mm256_and_si256(weights, even), _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 8));
   const __m256i high = _mm256_madd_epi16(_mm256_srli_epi16(weights, 8), _mm256_srai_epi16(codes, 8));
   return _mm256_add_epi32(sum, _mm256_add_epi32(low, high));
 }
 
-HYPERLANE_AVX2 inline __m256i load(const void* at) { return _mm256_loadu_si256(static_cast<const __m256i*>(at)); }
+HYPERLANE_AVX2 inline __m256i load(const void* at) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(at));
+}
 
 HYPERLANE_AVX2 inline __m256 load_halves(const uint16_t* halves) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves)));
@@ -77,14 +81,21 @@ HYPERLANE_AVX2 void half_tile(const Weights& weights, int64_t tile, int side, co
 }
 
 template <int kBits, bool kMinima>
-HYPERLANE_AVX2 void all_rows(const Weights& weights, int64_t tile, const Rows& rows, int64_t first, int64_t count,
-                             float* out) {
+HYPERLANE_AVX2 void all_rows(const Weights& weights, int64_t tile, const Rows& rows, int64_t first,
+                             int64_t count, float* out) {
   for (; count > 0; count -= kMostRows, first += kMostRows, out += kMostRows * kTile)
     for (int side = 0; side < 2; ++side) switch (count) {
-        case 1: half_tile<kBits, kMinima, 1>(weights, tile, side, rows, first, out); break;
-        case 2: half_tile<kBits, kMinima, 2>(weights, tile, side, rows, first, out); break;
-        case 3: half_tile<kBits, kMinima, 3>(weights, tile, side, rows, first, out); break;
-        default: half_tile<kBits, kMinima, kMostRows>(weights, tile, side, rows, first, out);
+        case 1:
+          half_tile<kBits, kMinima, 1>(weights, tile, side, rows, first, out);
+          break;
+        case 2:
+          half_tile<kBits, kMinima, 2>(weights, tile, side, rows, first, out);
+          break;
+        case 3:
+          half_tile<kBits, kMinima, 3>(weights, tile, side, rows, first, out);
+          break;
+        default:
+          half_tile<kBits, kMinima, kMostRows>(weights, tile, side, rows, first, out);
       }
 }
 

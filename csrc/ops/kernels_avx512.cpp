@@ -11,12 +11,14 @@
 
 #define HYPERLANE_VNNI \
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c"), always_inline)) inline
-#define HYPERLANE_VNNI_ENTRY __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c")))
+#define HYPERLANE_VNNI_ENTRY \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c")))
 
 namespace hyperlane::ops {
 namespace {
 
-constexpr int kMostRows = 8;  // that one pass over a tile serves: 8 weights + 2 accumulators a row fit 32 registers
+constexpr int kMostRows =
+    8;  // that one pass over a tile serves: 8 weights + 2 accumulators a row fit 32 registers
 
 HYPERLANE_VNNI __mmask16 lanes(int64_t count) {
   return count >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << count) - 1);
@@ -29,7 +31,8 @@ HYPERLANE_VNNI float tree_sum(__m512 sum) {  // lane i with i + 8, then i + 4, i
   return _mm_cvtss_f32(_mm_add_ss(four, _mm_shuffle_ps(four, four, 1)));
 }
 
-HYPERLANE_VNNI_ENTRY void norm(const float* x, const float* weight, float epsilon, int64_t width, float* out) {
+HYPERLANE_VNNI_ENTRY void norm(const float* x, const float* weight, float epsilon, int64_t width,
+                               float* out) {
   __m512 sum = _mm512_setzero_ps();
   for (int64_t k = 0; k < width; k += 16) {
     const __m512 value = _mm512_maskz_loadu_ps(lanes(width - k), x + k);
@@ -43,14 +46,15 @@ HYPERLANE_VNNI_ENTRY void norm(const float* x, const float* weight, float epsilo
   }
 }
 
-HYPERLANE_VNNI_ENTRY void quantize(const float* x, int64_t width, bool interleaved, int8_t* codes, float* scales,
-                                   int32_t* totals, float* sums) {
+HYPERLANE_VNNI_ENTRY void quantize(const float* x, int64_t width, bool interleaved, int8_t* codes,
+                                   float* scales, int32_t* totals, float* sums) {
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
   const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
   for (int64_t b = 0; b * kBlock < width; ++b) {
     const int64_t left = width - b * kBlock;
     const __m512 low = _mm512_maskz_loadu_ps(lanes(left), x + b * kBlock);
-    const __m512 high = left > 16 ? _mm512_maskz_loadu_ps(lanes(left - 16), x + b * kBlock + 16) : _mm512_setzero_ps();
+    const __m512 high =
+        left > 16 ? _mm512_maskz_loadu_ps(lanes(left - 16), x + b * kBlock + 16) : _mm512_setzero_ps();
     const __m512i largest = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(low), magnitude),
                                              _mm512_and_si512(_mm512_castps_si512(high), magnitude));
     const BlockScale scale = block_scale(_mm512_reduce_max_epu32(largest));
@@ -99,7 +103,8 @@ HYPERLANE_VNNI __m512i four_codes(const int8_t* codes) {
 }
 
 template <int kBits, bool kMinima, int kRows>
-HYPERLANE_VNNI void rows_of_tile(const Weights& weights, int64_t tile, const Rows& rows, int64_t first, float* out) {
+HYPERLANE_VNNI void rows_of_tile(const Weights& weights, int64_t tile, const Rows& rows, int64_t first,
+                                 float* out) {
   const uint8_t* codes = weights.codes + tile * weights.tile_bytes();
   const uint16_t* scales = weights.scales + tile * weights.blocks * kTile;
   const uint16_t* minima = kMinima ? weights.minima + tile * weights.blocks * kTile : nullptr;
@@ -131,24 +136,32 @@ HYPERLANE_VNNI void rows_of_tile(const Weights& weights, int64_t tile, const Row
 }
 
 template <int kBits, bool kMinima>
-HYPERLANE_VNNI void all_rows(const Weights& weights, int64_t tile, const Rows& rows, int64_t first, int64_t count,
-                             float* out) {
+HYPERLANE_VNNI void all_rows(const Weights& weights, int64_t tile, const Rows& rows, int64_t first,
+                             int64_t count, float* out) {
   for (; count >= kMostRows; count -= kMostRows, first += kMostRows, out += kMostRows * kTile)
     rows_of_tile<kBits, kMinima, kMostRows>(weights, tile, rows, first, out);
   switch (count) {
-    case 7: return rows_of_tile<kBits, kMinima, 7>(weights, tile, rows, first, out);
-    case 6: return rows_of_tile<kBits, kMinima, 6>(weights, tile, rows, first, out);
-    case 5: return rows_of_tile<kBits, kMinima, 5>(weights, tile, rows, first, out);
-    case 4: return rows_of_tile<kBits, kMinima, 4>(weights, tile, rows, first, out);
-    case 3: return rows_of_tile<kBits, kMinima, 3>(weights, tile, rows, first, out);
-    case 2: return rows_of_tile<kBits, kMinima, 2>(weights, tile, rows, first, out);
-    case 1: return rows_of_tile<kBits, kMinima, 1>(weights, tile, rows, first, out);
-    default: return;
+    case 7:
+      return rows_of_tile<kBits, kMinima, 7>(weights, tile, rows, first, out);
+    case 6:
+      return rows_of_tile<kBits, kMinima, 6>(weights, tile, rows, first, out);
+    case 5:
+      return rows_of_tile<kBits, kMinima, 5>(weights, tile, rows, first, out);
+    case 4:
+      return rows_of_tile<kBits, kMinima, 4>(weights, tile, rows, first, out);
+    case 3:
+      return rows_of_tile<kBits, kMinima, 3>(weights, tile, rows, first, out);
+    case 2:
+      return rows_of_tile<kBits, kMinima, 2>(weights, tile, rows, first, out);
+    case 1:
+      return rows_of_tile<kBits, kMinima, 1>(weights, tile, rows, first, out);
+    default:
+      return;
   }
 }
 
-HYPERLANE_VNNI_ENTRY void tile(const Weights& weights, int64_t tile, const Rows& rows, int64_t first, int64_t count,
-                               float* out) {
+HYPERLANE_VNNI_ENTRY void tile(const Weights& weights, int64_t tile, const Rows& rows, int64_t first,
+                               int64_t count, float* out) {
   const bool minima = weights.minima != nullptr;
   if (weights.bits == 4)
     minima ? all_rows<4, true>(weights, tile, rows, first, count, out)
@@ -165,7 +178,8 @@ HYPERLANE_VNNI_ENTRY __m512 exponential_16(__m512 x) {
                                  _mm512_mul_ps(n, _mm512_set1_ps(kLn2Low)));
   __m512 p = _mm512_set1_ps(kExpTerms[0]);
   for (int i = 1; i < 6; ++i) p = _mm512_add_ps(_mm512_mul_ps(p, r), _mm512_set1_ps(kExpTerms[i]));
-  const __m512 y = _mm512_add_ps(_mm512_add_ps(_mm512_mul_ps(_mm512_mul_ps(p, r), r), r), _mm512_set1_ps(1.0f));
+  const __m512 y =
+      _mm512_add_ps(_mm512_add_ps(_mm512_mul_ps(_mm512_mul_ps(p, r), r), r), _mm512_set1_ps(1.0f));
   const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
   return _mm512_mul_ps(y, _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23)));
 }

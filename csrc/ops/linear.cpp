@@ -30,7 +30,8 @@ struct Scratch {
   }
 };
 
-void prepare_row(const Linear& linear, const float* x, int64_t row, const Kernels& kernels, Scratch& scratch) {
+void prepare_row(const Linear& linear, const float* x, int64_t row, const Kernels& kernels,
+                 Scratch& scratch) {
   const int64_t at = row * linear.weights.blocks;
   const float* values = x + row * linear.width;
   if (linear.norm != nullptr) {
@@ -65,7 +66,8 @@ Target target_of(const Linear& linear, int64_t tile, float* const outputs[kMostO
 void store(const Target& target, int64_t first, int64_t count, const float* products) {
   for (int64_t r = 0; r < count; ++r) {
     float* out = target.out + (first + r) * target.stride;
-    const float* residual = target.residual == nullptr ? nullptr : target.residual + (first + r) * target.stride;
+    const float* residual =
+        target.residual == nullptr ? nullptr : target.residual + (first + r) * target.stride;
     for (int64_t n = 0; n < target.columns; ++n) {
       float value = products[r * kTile + n];
       if (target.bias != nullptr) value += target.bias[n];
@@ -87,7 +89,8 @@ void Linear::run(const float* x, int64_t count, float* const outputs[kMostOutput
     for (int64_t row = 0; row < count; ++row) prepare(row);
   else
     parallel(count, prepare);
-  const Rows rows = {count, weights.blocks, own.codes.data(), own.scales.data(), own.totals.data(), own.sums.data()};
+  const Rows rows = {count,          weights.blocks, own.codes.data(), own.scales.data(), own.totals.data(),
+                     own.sums.data()};
   const int64_t tiles = gated ? weights.tiles / 2 : weights.tiles;
   parallel((tiles + kTilesAtOnce - 1) / kTilesAtOnce, [&](int64_t group) {
     float products[kRowsAtOnce * kTile], up[kRowsAtOnce * kTile];
@@ -98,7 +101,8 @@ void Linear::run(const float* x, int64_t count, float* const outputs[kMostOutput
         kernels.tile(weights, tile, rows, first, some, products);
         if (gated) {
           kernels.tile(weights, tiles + tile, rows, first, some, up);
-          for (int64_t r = 0; r < some; ++r) kernels.gate(products + r * kTile, up + r * kTile, products + r * kTile);
+          for (int64_t r = 0; r < some; ++r)
+            kernels.gate(products + r * kTile, up + r * kTile, products + r * kTile);
         }
         store(target, first, some, products);
       }
@@ -116,8 +120,9 @@ void embed(const Weights& weights, int64_t index, int64_t width, float* out) {
     const uint8_t byte = weights.bits == 8 ? block[i / 4 * 64 + i % 4] : block[i / 8 * 64 + i % 8 / 2];
     const int code = weights.bits == 8 ? byte : i % 2 == 0 ? byte & 15 : byte >> 4;
     const float scale = half_to_float(weights.scales[place]);
-    out[k] = weights.minima == nullptr ? static_cast<float>(code - (1 << (weights.bits - 1))) * scale
-                                       : static_cast<float>(code) * scale + half_to_float(weights.minima[place]);
+    out[k] = weights.minima == nullptr
+                 ? static_cast<float>(code - (1 << (weights.bits - 1))) * scale
+                 : static_cast<float>(code) * scale + half_to_float(weights.minima[place]);
   }
 }
 

@@ -1,4 +1,5 @@
-// A linear layer as the graphs have it: up to three weights that read the same rows, with what stands around them.
+// A linear layer as the graphs have it: up to three weights that read the same rows, with what stands around
+// them.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -13,11 +14,11 @@ constexpr int kMostOutputs = 3;
 using Parallel = std::function<void(int64_t count, const std::function<void(int64_t)>& job)>;
 
 struct Linear {
-  Weights weights;              // of all outputs, one behind another, each padded to whole tiles
-  int64_t width;                // of an input row
-  int64_t sizes[kMostOutputs];  // of an output row; 0: no such output
-  bool gated = false;           // two weights, gate and up, one output: silu(gate) * up
-  float epsilon = 0;            // of the norm
+  Weights weights;                  // of all outputs, one behind another, each padded to whole tiles
+  int64_t width;                    // of an input row
+  int64_t sizes[kMostOutputs];      // of an output row; 0: no such output
+  bool gated = false;               // two weights, gate and up, one output: silu(gate) * up
+  float epsilon = 0;                // of the norm
   const float* norm = nullptr;      // [width]: rows pass an RMS norm first
   const float* bias = nullptr;      // [sum of sizes], added to the product
   const float* residual = nullptr;  // [rows, sizes[0]], added last

@@ -1,5 +1,5 @@
-// The part of ONNX Runtime's C ABI that custom operators need. ONNX Runtime promises to only append to it, and its
-// Python packages ship no header; so each entry of the function table is named here by its place.
+// The part of ONNX Runtime's C ABI that custom operators need. ONNX Runtime promises to only append to it,
+// and its Python packages ship no header; so each entry of the function table is named here by its place.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -54,7 +54,9 @@ class Runtime {
     check(at<Status*(const char*, Domain**)>(26)(name, &domain));
     return domain;
   }
-  void add(Domain* domain, const CustomOp* op) const { check(at<Status*(Domain*, const CustomOp*)>(27)(domain, op)); }
+  void add(Domain* domain, const CustomOp* op) const {
+    check(at<Status*(Domain*, const CustomOp*)>(27)(domain, op));
+  }
   void add(SessionOptions* options, Domain* domain) const {
     check(at<Status*(SessionOptions*, Domain*)>(28)(options, domain));
   }
@@ -68,14 +70,16 @@ class Runtime {
     check(at<Status*(const KernelInfo*, const char*, float*)>(85)(info, name, &value));
     return value;
   }
-  const Value* input(const KernelContext* context, size_t index) const {  // null where an optional one is left out
+  const Value* input(const KernelContext* context,
+                     size_t index) const {  // null where an optional one is left out
     const Value* value = nullptr;
     check(at<Status*(const KernelContext*, size_t, const Value**)>(90)(context, index, &value));
     return value;
   }
   Value* output(KernelContext* context, size_t index, const int64_t* dims, size_t rank) const {
     Value* value = nullptr;
-    check(at<Status*(KernelContext*, size_t, const int64_t*, size_t, Value**)>(91)(context, index, dims, rank, &value));
+    check(at<Status*(KernelContext*, size_t, const int64_t*, size_t, Value**)>(91)(context, index, dims, rank,
+                                                                                   &value));
     return value;
   }
   template <typename T>
@@ -96,9 +100,10 @@ class Runtime {
     return rank;
   }
   // Calls job(argument, i) for i below `count` on the session's threads.
-  void parallel(const KernelContext* context, void (*job)(void*, size_t), size_t count, void* argument) const {
-    check(at<Status*(const KernelContext*, void (*)(void*, size_t), size_t, size_t, void*)>(274)(context, job, count, 0,
-                                                                                                argument));
+  void parallel(const KernelContext* context, void (*job)(void*, size_t), size_t count,
+                void* argument) const {
+    check(at<Status*(const KernelContext*, void (*)(void*, size_t), size_t, size_t, void*)>(274)(
+        context, job, count, 0, argument));
   }
 
  private:

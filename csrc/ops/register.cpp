@@ -1,4 +1,5 @@
-// The operators of the domain "hyperlane" for ONNX Runtime, which loads this module as a library of custom operators.
+// The operators of the domain "hyperlane" for ONNX Runtime, which loads this module as a library of custom
+// operators.
 #include <cstring>
 #include <memory>
 #include <string>
@@ -55,7 +56,8 @@ class LinearKernel {
         bits_(static_cast<int>(runtime_.integer(info, "bits"))),
         gated_(runtime_.integer(info, "gated") != 0),
         epsilon_(runtime_.real(info, "epsilon")),
-        sizes_{runtime_.integer(info, "size0"), runtime_.integer(info, "size1"), runtime_.integer(info, "size2")},
+        sizes_{runtime_.integer(info, "size0"), runtime_.integer(info, "size1"),
+               runtime_.integer(info, "size2")},
         kernels_(kernels(best_ops_isa())) {}
 
   void compute(KernelContext* context) const {
@@ -78,7 +80,8 @@ class LinearKernel {
                [&](int64_t count, const std::function<void(int64_t)>& job) {
                  using Job = const std::function<void(int64_t)>;
                  runtime_.parallel(
-                     context, [](void* given, size_t i) { (*static_cast<Job*>(given))(static_cast<int64_t>(i)); },
+                     context,
+                     [](void* given, size_t i) { (*static_cast<Job*>(given))(static_cast<int64_t>(i)); },
                      static_cast<size_t>(count), const_cast<void*>(static_cast<const void*>(&job)));
                });
   }
@@ -116,8 +119,8 @@ class EmbedKernel {
     const Weights weights = weights_of(runtime_, context, 1, bits_);
     for (int64_t i = 0; i < shape.rows(); ++i) {
       if (indices[i] < 0 || indices[i] >= rows_)
-        throw std::invalid_argument("token " + std::to_string(indices[i]) + " is not among the vocabulary's " +
-                                    std::to_string(rows_));
+        throw std::invalid_argument("token " + std::to_string(indices[i]) +
+                                    " is not among the vocabulary's " + std::to_string(rows_));
       embed(weights, indices[i], width_, out + i * width_);
     }
   }
@@ -130,18 +133,19 @@ class EmbedKernel {
 
 template <typename Kernel>
 constexpr CustomOp describe() {
-  return {kOpVersion,
-          [](const CustomOp*, const Api* api, const KernelInfo* info) -> void* { return new Kernel(api, info); },
-          [](const CustomOp*) { return Kernel::kName; },
-          [](const CustomOp*) -> const char* { return nullptr; },
-          [](const CustomOp*, size_t i) { return Kernel::kInputs[i]; },
-          [](const CustomOp*) { return std::size(Kernel::kInputs); },
-          [](const CustomOp*, size_t i) { return Kernel::kOutputs[i]; },
-          [](const CustomOp*) { return std::size(Kernel::kOutputs); },
-          [](void* kernel, KernelContext* context) { static_cast<Kernel*>(kernel)->compute(context); },
-          [](void* kernel) { delete static_cast<Kernel*>(kernel); },
-          [](const CustomOp*, size_t i) { return i < Kernel::kRequiredInputs ? kRequired : kOptional; },
-          [](const CustomOp*, size_t i) { return i < 1 ? kRequired : kOptional; }};
+  return {
+      kOpVersion,
+      [](const CustomOp*, const Api* api, const KernelInfo* info) -> void* { return new Kernel(api, info); },
+      [](const CustomOp*) { return Kernel::kName; },
+      [](const CustomOp*) -> const char* { return nullptr; },
+      [](const CustomOp*, size_t i) { return Kernel::kInputs[i]; },
+      [](const CustomOp*) { return std::size(Kernel::kInputs); },
+      [](const CustomOp*, size_t i) { return Kernel::kOutputs[i]; },
+      [](const CustomOp*) { return std::size(Kernel::kOutputs); },
+      [](void* kernel, KernelContext* context) { static_cast<Kernel*>(kernel)->compute(context); },
+      [](void* kernel) { delete static_cast<Kernel*>(kernel); },
+      [](const CustomOp*, size_t i) { return i < Kernel::kRequiredInputs ? kRequired : kOptional; },
+      [](const CustomOp*, size_t i) { return i < 1 ? kRequired : kOptional; }};
 }
 
 const CustomOp kLinear = describe<LinearKernel>(), kEmbed = describe<EmbedKernel>();
@@ -153,7 +157,8 @@ extern "C" __attribute__((visibility("default"))) hyperlane::ort::Status* Regist
     hyperlane::ort::SessionOptions* options, const hyperlane::ort::ApiBase* base) {
   using namespace hyperlane;
   const ort::Runtime runtime(base->get_api(17));  // 17: the first with a parallel loop for operators
-  ort::Domain* domain = runtime.new_domain(ops::kDomain);  // lives as long as the process, as its operators do
+  ort::Domain* domain =
+      runtime.new_domain(ops::kDomain);  // lives as long as the process, as its operators do
   runtime.add(domain, &ops::kLinear);
   runtime.add(domain, &ops::kEmbed);
   runtime.add(options, domain);

@@ -51,15 +51,15 @@ class _Writer:
         if norm:
             attributes = {"epsilon": float(numbers["epsilon"]), "axis": -1}
             rows = self._add("SimplifiedLayerNormalization", [rows, norm], **attributes)
-        width = int(numbers["width"])
+        rows = self._whole_blocks(rows, int(numbers["width"]), blocks)
         packed = self._reshaped(codes, (0, 3, 1, 2, 4), (N, blocks, BLOCK * bits // 8))
         scales_NB = self._halves(scales, tiles, blocks)
-        options = {"bits": bits, "block_size": BLOCK, "K": width, "N": N, "accuracy_level": 4}
+        options = {"bits": bits, "block_size": BLOCK, "K": blocks * BLOCK, "N": N, "accuracy_level": 4}
         value = self._add("MatMulNBits", [rows, packed, scales_NB], domain=_MICROSOFT, **options)
         if minima:  # scale * (u - middle) + (minimum + middle * scale), the latter once a block
             shift = self._add("Mul", [scales_NB, self._constant(middle)])
             offset = self._add("Add", [self._halves(minima, tiles, blocks), shift])
-            sums = self._block_sums(rows, width, blocks)
+            sums = self._block_sums(rows, blocks)
             value = self._add("Add", [value, self._add("MatMul", [sums, self._transposed(offset)])])
         if bias:
             value = self._add("Add", [value, self._padded_bias(bias, sizes)])
@@ -111,11 +111,13 @@ class _Writer:
             kind = "Add" if residual else "Identity"
             self._graph.node.append(make_node(kind, inputs, [output], name=f"{self._scope}/{output}"))
 
-    def _block_sums(self, rows: str, width: int, blocks: int) -> str:
-        """[B, S, K] -> [B, S, blocks]: the sum of each 32 values."""
+    def _whole_blocks(self, rows: str, width: int, blocks: int) -> str:
+        """Rows with zeros behind them: what MatMulNBits makes of a broken block varies from run to run."""
         missing = blocks * BLOCK - width
-        if missing:
-            rows = self._add("Pad", [rows, self._constant([0, 0, 0, 0, 0, missing], np.int64)])
+        return self._add("Pad", [rows, self._constant([0, 0, 0, 0, 0, missing], np.int64)]) if missing else rows
+
+    def _block_sums(self, rows: str, blocks: int) -> str:
+        """[B, S, K] -> [B, S, blocks]: the sum of each 32 values."""
         cut = self._add("Reshape", [rows, self._constant([0, 0, blocks, BLOCK], np.int64)])
         return self._add("ReduceSum", [cut, self._constant([-1], np.int64)], keepdims=0)
 

@@ -82,9 +82,7 @@ def _searched(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
-def _fitted(
-    blocks: NDArray[np.float32], codes: NDArray[np.float32]
-) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+def _fitted(blocks: NDArray[np.float32], codes: NDArray[np.float32]) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
     """Scale and minimum of each block by least squares; the block's own minimum where all codes are the same."""
     mean_code, mean = codes.mean(1), blocks.mean(1)
     spread = ((codes - mean_code[:, None]) ** 2).sum(1)

@@ -39,9 +39,7 @@ def native(x: NDArray[np.float32], weight: Blocks, sizes: list[int], isa: str, *
 @pytest.mark.parametrize("minima", [False, True])
 @given(rows=st.integers(1, 70), N=st.integers(1, 50), K=st.integers(1, 200), seed=st.integers(0, 2**32))
 @settings(max_examples=30, deadline=None)
-def test_products_are_the_references(
-    isa: str, bits: int, minima: bool, rows: int, N: int, K: int, seed: int
-) -> None:
+def test_products_are_the_references(isa: str, bits: int, minima: bool, rows: int, N: int, K: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x = (rng.normal(size=(rows, K)) * 10.0 ** rng.integers(-3, 3, (rows, 1))).astype(np.float32)
     weight = random_blocks(rng, N, K, bits, minima=minima)
