@@ -38,7 +38,7 @@ format: setup
 # Every bench that needs no GPU, with its defaults; the figures go to outputs/bench/*.json.
 bench: setup
 	mkdir -p outputs/bench
-	for name in codec quality freerun; do $(BIN)/python -m tests.bench $$name --json outputs/bench/$$name.json || exit 1; done
+	for name in codec link quality freerun; do $(BIN)/python -m tests.bench $$name --json outputs/bench/$$name.json || exit 1; done
 
 # The generated code refuses a protobuf older than its generator, so it is made by an old one, outside of the venv.
 proto:

@@ -51,6 +51,10 @@ class WorkerError(HyperlaneError):
     exit_code = 1
 
 
+class StepError(WorkerError):
+    """A worker could not compute one step; the chain goes on with the others."""
+
+
 def one_line(error: BaseException) -> str:
     """The message of `error` as one line of text."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -26,7 +26,7 @@ _RETRIES = {
         {
             "name": [
                 {"service": "hyperlane.control.Worker", "method": method}
-                for method in ("GetStats", "HasLayers", "SetNextWorker", "Unload")
+                for method in ("GetStats", "GetRecords", "HasLayers", "SetNextWorker", "Unload")
             ],
             "retryPolicy": {
                 "maxAttempts": 4,

@@ -97,6 +97,10 @@ class _Service(WorkerServicer):  # type: ignore[misc]  # generated, untyped
             speed = self._worker.measure_link(tuple(request.codecs), tuple(request.rows), request.width)
             return messages.speed_to_message(speed)
 
+    def GetRecords(self, request: Any, context: Any) -> Any:  # noqa: N802
+        with _mapped_errors(context):
+            return messages.records_to_message(self._worker.records(request.steps))
+
     def ExecutePipeline(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802
         with _mapped_errors(context):
             timeout_s = context.time_remaining() or PIPELINE_TIMEOUT_S

@@ -187,9 +187,8 @@ def _norm(group: Sequence[_Product]) -> tuple[ir.Value, ir.Value, float] | None:
     summed = _producer(root, 0) if root is not None and root.op_type == "Sqrt" else None
     if quotient is None or weight is None or summed is None or summed.op_type != "Add":
         return None
-    mean = next(
-        (n for n in map(ir.Value.producer, filter(None, summed.inputs)) if n and n.op_type == "ReduceMean"), None
-    )
+    summands = [_producer(summed, i) for i in range(2)]
+    mean = next((node for node in summands if node is not None and node.op_type == "ReduceMean"), None)
     square = _producer(mean, 0) if mean is not None else None
     if mean is None or square is None or square.op_type != "Pow" or _value(square, 0) is not _value(quotient, 0):
         return None

@@ -43,19 +43,26 @@ class _Writer:
         self._scope, self._count = "", 0
 
     def linear(self, node: NodeProto) -> None:
-        rows, codes, scales, minima, norm, bias, residual = [*node.input, *[""] * (7 - len(node.input))]
+        rows, codes, scales, minima, norm, bias, residual = _inputs(node, 7)
         self._scope, numbers = node.name, _numbers(node)
         bits, sizes = int(numbers["bits"]), [int(numbers[f"size{i}"]) for i in range(3)]
         tiles, blocks, *_ = self._shapes[codes]
         N, middle = tiles * TILE, 2 ** (bits - 1)
         if norm:
-            attributes = {"epsilon": float(numbers["epsilon"]), "axis": -1}
-            rows = self._add("SimplifiedLayerNormalization", [rows, norm], **attributes)
+            rows = self._add("SimplifiedLayerNormalization", [rows, norm], epsilon=numbers["epsilon"], axis=-1)
         rows = self._whole_blocks(rows, int(numbers["width"]), blocks)
         packed = self._reshaped(codes, (0, 3, 1, 2, 4), (N, blocks, BLOCK * bits // 8))
         scales_NB = self._halves(scales, tiles, blocks)
-        options = {"bits": bits, "block_size": BLOCK, "K": blocks * BLOCK, "N": N, "accuracy_level": 4}
-        value = self._add("MatMulNBits", [rows, packed, scales_NB], domain=_MICROSOFT, **options)
+        value = self._add(
+            "MatMulNBits",
+            [rows, packed, scales_NB],
+            domain=_MICROSOFT,
+            bits=bits,
+            block_size=BLOCK,
+            K=blocks * BLOCK,
+            N=N,
+            accuracy_level=4,
+        )
         if minima:  # scale * (u - middle) + (minimum + middle * scale), the latter once a block
             shift = self._add("Mul", [scales_NB, self._constant(middle)])
             offset = self._add("Add", [self._halves(minima, tiles, blocks), shift])
@@ -69,7 +76,7 @@ class _Writer:
             self._split(node, value, [size for size in sizes if size], residual)
 
     def embed(self, node: NodeProto) -> None:
-        ids, codes, scales, minima = [*node.input, *[""] * (4 - len(node.input))]
+        ids, codes, scales, minima = _inputs(node, 4)
         self._scope, numbers = node.name, _numbers(node)
         bits, width = int(numbers["bits"]), int(numbers["width"])
         tiles, blocks, *_ = self._shapes[codes]
@@ -175,6 +182,12 @@ class _Writer:
             self._constants.add(name)
             self._graph.initializer.append(numpy_helper.from_array(array, name))
         return name
+
+
+def _inputs(node: NodeProto, count: int) -> list[str]:
+    """Names of the first inputs, "" for those left out."""
+    names = [str(name) for name in node.input]
+    return names + [""] * (count - len(names))
 
 
 def _pieces(sizes: Sequence[int]) -> Iterator[tuple[int, bool]]:

@@ -96,4 +96,7 @@ def _rounded(
     blocks: NDArray[np.float32], scales: NDArray[np.float16], minima: NDArray[np.float16]
 ) -> NDArray[np.float32]:
     inverse = np.divide(1, scales, out=np.zeros(scales.shape, np.float32), where=scales != 0)
-    return np.clip(np.rint((blocks - minima.astype(np.float32)[:, None]) * inverse[:, None]), 0, 15)
+    codes: NDArray[np.float32] = np.clip(
+        np.rint((blocks - minima.astype(np.float32)[:, None]) * inverse[:, None]), 0, 15
+    )
+    return codes

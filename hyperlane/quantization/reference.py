@@ -112,7 +112,8 @@ def rms_norm(x_MK: F32, weight_K: F32, epsilon: float) -> F32:
         half = lanes.shape[1] // 2
         lanes = lanes[:, :half] + lanes[:, half:]
     inverse = np.float32(1) / np.sqrt(lanes / np.float32(K) + np.float32(epsilon))
-    return (x_MK * inverse) * weight_K
+    normed: F32 = (x_MK * inverse) * weight_K
+    return normed
 
 
 def gate(gate: F32, up: F32) -> F32:
@@ -132,4 +133,6 @@ def exponential(x: F32) -> F32:
     for term in _TERMS[1:]:
         p = p * r + np.float32(term)
     y = ((p * r) * r + r) + np.float32(1)
-    return y * ((n.astype(np.int32) + 127) << 23).view(np.float32)
+    power: F32 = ((n.astype(np.int32) + 127) << 23).view(np.float32)
+    product: F32 = y * power
+    return product

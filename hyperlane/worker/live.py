@@ -33,7 +33,12 @@ def live_parts(
         from hyperlane.worker import session
 
         return session.Session(
-            graph, slots=spec.slots, context=spec.context, threads=options.threads, device=options.device
+            graph,
+            slots=spec.slots,
+            context=spec.context,
+            threads=options.threads,
+            device=options.device,
+            spinning=options.spinning,
         )
 
     def connect_next(wiring: Wiring) -> Sender:
@@ -48,6 +53,7 @@ def live_parts(
             codecs=codecs,
             worker=name(),
             dtype=spec.dtype,
+            overlap=options.overlaps,
         )
 
     return Parts(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hyperlane.errors import WorkerError, one_line
 from hyperlane.transport.frame import Run
+from hyperlane.transport.native import extension
 from hyperlane.worker.operators import operators_library
 
 _TYPES: dict[str, type[np.generic]] = {
@@ -97,6 +98,16 @@ class Session:
         for run in runs:
             self._live[run.slot] = run.position + run.count
         return result
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Slot `target` takes over the first `count` positions of `source`; WorkerError where it does not hold them."""
+        if max(source, target) >= self._slots or source == target:
+            raise WorkerError(f"slot {target} cannot copy slot {source} of {self._slots}")
+        if not 0 < count <= self._live[source]:
+            raise WorkerError(f"slot {source} holds {self._live[source]} positions, a copy wants {count}")
+        for cache in self._caches:
+            self._copy(cache, source, target, count)
+        self._live[target] = count
 
     def close(self) -> None:
         """Free the weights and the cache."""
@@ -237,6 +248,23 @@ class Session:
         address = zeros.ctypes.data if held is zeros else held.data_ptr()
         slot_bytes = zeros.nbytes // self._slots
         return _Cache(name=value.name, type=kind, shape=shape, address=address, slot_bytes=slot_bytes, memory=held)
+
+    def _copy(self, cache: "_Cache", source: int, target: int, count: int) -> None:
+        if self._place[0] == "cpu":
+            cache.memory[target, :, :count] = cache.memory[source, :, :count]
+            return
+        native = extension()
+        if native is None or not hasattr(native, "cuda"):
+            held = cache.memory.numpy()
+            held[target, :, :count] = held[source, :, :count]
+            cache.memory.update_inplace(held)
+            return
+        stream, head_bytes = native.cuda.Stream(), cache.slot_bytes // cache.shape[0]
+        row_bytes = head_bytes // cache.shape[1]
+        for head in range(cache.shape[0]):
+            from_, to = (cache.address + slot * cache.slot_bytes + head * head_bytes for slot in (source, target))
+            stream.copy(to, from_, count * row_bytes)
+        stream.synchronize()
 
     def _on_device(self, array: NDArray[Any]) -> Any:
         return self._runtime.OrtValue.ortvalue_from_numpy(array, *self._place)

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _benches() -> list[str]:
-    names = sorted(module.name for module in pkgutil.iter_modules(tests.bench.__path__))
+    names = sorted(module.name for module in pkgutil.iter_modules(tests.bench.__path__) if not module.ispkg)
     return [name for name in names if name not in ("__main__", "row")]
 
 

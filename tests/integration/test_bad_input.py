@@ -32,6 +32,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "unknown key generate.max_new_tokns; did you mean generate.max_new_tokens?",
         ),
         (("generate.max_new_tokens=many",), "generate.max_new_tokens: "),
+        (("generate=5",), "an option is chosen by its name"),
+        (("--nonsense",), "unrecognized arguments: --nonsense; --help lists what there is"),
+        (("cluster.addresses=[a]",), "cluster.addresses is no key of the cluster that is chosen"),
         (("model=smolm",), "unknown model smolm; did you mean smollm2_135m?"),
         (("model.source=/nowhere/at/all",), "there is no /nowhere/at/all"),
         (("prompt=",), "prompt 1 of 1 is empty"),
@@ -41,7 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("cluster.snapshot=/nowhere.json",), "cluster.snapshot=/nowhere.json cannot be read"),
         (("run_dir=/nowhere",), "run_dir=/nowhere is not the folder of a run"),
         (("model.architecture.num_hidden_layers=0",), "random/0 has 0 layers"),
-        (("quantization=int8", "quantization.block_size=17"), "quantization.block_size=17 is out of range"),
+        (("quantization=int4", "quantization.method=best"), "quantization.method: "),
     ],
 )
 def test_a_wrong_configuration(arguments: tuple[str, ...], said: str, tmp_path: Path, store: Path) -> None:

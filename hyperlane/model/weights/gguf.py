@@ -51,7 +51,7 @@ class Gguf:
         if self.form(name) is None:
             return None
         tensor = self._tensors[name]
-        blocks = _unpacked(tensor.data, tensor.tensor_type)
+        blocks = unpacked(tensor.data, tensor.tensor_type)
         numbers = np.arange(len(blocks.codes_NK), dtype=np.float32)[:, None]  # exact up to 2^24 rows
         moved = self._processed(name, np.broadcast_to(numbers, blocks.codes_NK.shape).copy())
         rows = moved[:, 0].astype(np.int64)
@@ -118,15 +118,16 @@ def parsed_folder(path: Path, folder: Path) -> Path:
     return folder
 
 
-def _unpacked(data: NDArray[np.uint8], kind: GGMLQuantizationType) -> Blocks:
+def unpacked(data: NDArray[np.uint8], kind: GGMLQuantizationType) -> Blocks:
     """Codes, scales and minima of ggml's blocks of 32: FP16 scale, FP16 minimum, fifth bits, nibbles or bytes."""
     form, N = _FORMS[kind], len(data)
     halves = 2 if form.minima else 1
     blocks = data.reshape(N, -1, GGML_QUANT_SIZES[kind][1])
     scales = np.ascontiguousarray(blocks[:, :, : 2 * halves]).view(np.float16)
     rest = blocks[:, :, 2 * halves :]
+    codes: NDArray[np.uint8]
     if kind is GGMLQuantizationType.Q8_0:
-        codes = rest ^ 128  # two's complement to the distance from -128
+        codes = rest + np.uint8(128)  # wraps: two's complement to the distance from -128
     else:
         nibbles = rest[:, :, -BLOCK // 2 :]
         codes = np.concatenate([nibbles & 15, nibbles >> 4], axis=2)
@@ -136,7 +137,7 @@ def _unpacked(data: NDArray[np.uint8], kind: GGMLQuantizationType) -> Blocks:
             codes += 128 - 16
     return Blocks(
         bits=form.bits,
-        codes_NK=codes.reshape(N, -1),
+        codes_NK=codes.reshape(N, -1).astype(np.uint8, copy=False),
         scales_NB=scales[:, :, 0],
         minima_NB=scales[:, :, 1] if form.minima else None,
     )
