@@ -44,7 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("cluster.snapshot=/nowhere.json",), "cluster.snapshot=/nowhere.json cannot be read"),
         (("run_dir=/nowhere",), "run_dir=/nowhere is not the folder of a run"),
         (("model.architecture.num_hidden_layers=0",), "random/0 has 0 layers"),
-        (("quantization=int8", "quantization.block_size=17"), "quantization.block_size=17 is out of range"),
+        (("quantization=int4", "quantization.method=best"), "quantization.method: "),
     ],
 )
 def test_a_wrong_configuration(arguments: tuple[str, ...], said: str, tmp_path: Path, store: Path) -> None:
