@@ -46,12 +46,14 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--model", default="smollm2_135m")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--quantization", default="none", help="of the weights, the same for both; default none")
     return parser.parse_args(args)
 
 
 def _texts(codec: str, options: argparse.Namespace) -> list[tuple[int, ...]]:
     overrides = [
         f"transport/codec={codec}",
+        f"quantization={options.quantization}",
         f"cluster.workers={options.workers}",
         "cluster.threads=1",
         "generate.ignore_eos=true",

