@@ -24,6 +24,7 @@ from hyperlane.worker.memory import (
     step_out_of_memory,
     weights_out_of_memory,
 )
+from hyperlane.worker.operators import operators_library
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -303,6 +304,9 @@ class Session:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        library = operators_library()
+        if library is not None:
+            options.register_custom_ops_library(library)
         providers: list[Any] = ["CPUExecutionProvider"]
         if self._place[0] == "cuda":
             if "CUDAExecutionProvider" not in self._runtime.get_available_providers():
