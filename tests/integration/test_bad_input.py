@@ -214,6 +214,32 @@ def test_garbage_on_the_data_port_is_turned_away(tmp_path: Path, store: Path) ->
         assert done.code == 0, done.err
 
 
+@pytest.mark.parametrize(
+    ("program", "missing", "said"),
+    [
+        ("hyperlane.__main__", "onnx", "onnx is not installed; pip install 'hyperlane[export]'"),
+        ("hyperlane.__main__", "torch", "torch is not installed; pip install 'hyperlane[export]'"),
+        (
+            "hyperlane.worker",
+            "onnxruntime",
+            "onnxruntime is missing; pip install 'hyperlane[cpu]', or 'hyperlane[gpu]'",
+        ),
+    ],
+)
+def test_an_extra_that_is_not_installed(program: str, missing: str, said: str, tmp_path: Path) -> None:
+    code = (
+        f"import runpy, sys; sys.modules[{missing!r}] = None; sys.argv = ['x'];"
+        f"runpy.run_module({program!r}, run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment(tmp_path / "store")
+    )
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def sent(done: Done) -> list[int]:
     return [shard["sent_files"] for shard in done.artifact("deploy", "deployment.json")["shards"]]
 
