@@ -1,0 +1,279 @@
+// The rotated codecs for few rows, where only the time of one row counts: a thread block takes a row, its warps the
+// row's blocks. int4's search keeps the errors of all levels at hand, so that the one warp which must take step
+// after step does nothing else.
+#pragma once
+#include "quant/rotated_decode.cuh"
+#include "quant/trellis_encode.cuh"
+
+namespace hyperlane {
+namespace {
+
+constexpr unsigned kSmallThreads = 512;
+
+// Offsets in shared memory of what an encoding works in.
+struct SmallRoom {
+  unsigned values, rotated, errors, counts, ballots, record, bytes;
+
+  __host__ __device__ explicit SmallRoom(const RotatedView& view) {
+    const bool trellis = view.quantizer == DeviceQuantizer::trellis;
+    const unsigned row = (4 * view.width + 15) / 16 * 16, steps = trellis ? view.step_count : 0;
+    values = 0;
+    rotated = values + row;
+    errors = rotated + (trellis ? row : 0);
+    counts = errors + steps * kTrellisLanes * 16;
+    ballots = counts + steps * kTrellisLanes;
+    record = ballots + steps * 16;
+    bytes = record + record_bytes(view.row_bytes, view.scale_count);
+  }
+};
+
+// The sum of squares as the reference sums, and the largest magnitude; by a warp.
+__device__ __forceinline__ float2 squares_of(const float* values, unsigned width, unsigned lane) {
+  float first = 0, second = 0, most = 0;
+#pragma unroll 8
+  for (unsigned at = 2 * lane; at < width; at += kBlockSize) {
+    const float a = values[at], b = at + 1 < width ? values[at + 1] : 0.0f;
+    first += a * a;
+    second += b * b;
+    most = fmaxf(most, fmaxf(fabsf(a), fabsf(b)));
+  }
+#pragma unroll
+  for (int step = 16; step; step /= 2) {
+    first += __shfl_xor_sync(kAllLanes, first, step);
+    second += __shfl_xor_sync(kAllLanes, second, step);
+    most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, step));
+  }
+  return {first + second, most};
+}
+
+// Values i and 32 + i of a block, rotated; zeros beyond a short one.
+__device__ __forceinline__ Pair rotated_pair(const RotatedView& view, const DeviceBlock& block, const float* values,
+                                             float inverse_rms, unsigned lane) {
+  const auto of = [&](unsigned place) {
+    return (values[view.order[place]] * inverse_rms - view.mean[place]) * view.forward[place];
+  };
+  const int at = static_cast<int>(lane);
+  Pair v{0, 0};
+  if (has_low(block, at)) v.low = of(block.start + lane);
+  if (has_high(block)) v.high = of(block.start + 32 + lane);
+  v = hadamard(v, block.size, at);
+  if (!has_low(block, at)) v.low = 0;
+  return v;
+}
+
+// ---- int4
+
+__device__ __forceinline__ RowScale scale_of(const RotatedView& view, const float* rotated, unsigned lane) {
+  const float2 found = squares_of(rotated, view.width, lane);
+  const float count = static_cast<float>(max(view.coded_values, 1u));
+  const float rms = __fsqrt_rn(found.x * __fdiv_rn(1.0f, count)), sixteenfold = rms * kSixteenfold;
+  return {e4m3_nearest(sixteenfold), true, sixteenfold <= kLargestScale && found.y <= kLoudest * rms};
+}
+
+// Of all values, by all threads: the errors of their nearest levels, and how many thresholds lie below.
+__device__ __forceinline__ void find_errors(const RotatedView& view, const float* rotated, float inverse_step,
+                                            float4* errors, unsigned char* counts) {
+  const Lane me(threadIdx.x % 32);
+  for (unsigned item = threadIdx.x; item < view.step_count * kTrellisLanes; item += blockDim.x) {
+    const StepPlace place = view.steps[item / kTrellisLanes];
+    const DeviceBlock block = view.blocks[place / 4];
+    const unsigned i = place % 4 * kTrellisLanes + item % kTrellisLanes;
+    float error[4] = {};
+    unsigned below = 0;
+    if (i < block.size) {
+      const float value = rotated[block.start + i] * inverse_step;
+      with_bits(block.bits, [&](auto bits) {
+        constexpr int kBits = decltype(bits)::value;
+        below = nearest<kBits>(view.search, value, me, error);
+        below = (kBits <= static_cast<int>(kCopiedBits) ? below >> 8 & 0xFF : below) - byte_bias(kBits);
+      });
+    }
+    errors[item] = make_float4(error[0], error[1], error[2], error[3]);
+    counts[item] = static_cast<unsigned char>(below);
+  }
+}
+
+// All steps of a row, by a warp whose upper half does what the lower does; leaves the traced path in `ballots`.
+__device__ __forceinline__ void find_path(const RotatedView& view, const float4* errors, uint4* ballots, unsigned lane) {
+  float cost[kStates] = {0.0f, kFar, kFar, kFar};
+  const float4* own = errors + lane % kTrellisLanes;
+#pragma unroll 8
+  for (unsigned step = 0; step < view.step_count; ++step) {
+    const float4 four = own[step * kTrellisLanes];
+    const float error[4] = {four.x, four.y, four.z, four.w};
+    const uint4 over = advance(error, cost);
+    if (lane == 0) ballots[step] = over;
+  }
+  const Path end = end_of(cost);
+  __syncwarp();
+  trace_back(view, [&](unsigned step) { return ballots + step; }, end, lane);
+}
+
+// The codes' bytes, by all threads. Step `first_step + i` is a block's step i.
+__device__ __forceinline__ void write_codes(const RotatedView& view, const uint4* ballots, const unsigned char* counts,
+                                            unsigned char* record) {
+  const unsigned warp = threadIdx.x / 32, warps = blockDim.x / 32, lane = threadIdx.x % 32;
+  for (unsigned b = warp; b < view.block_count; b += warps) {
+    const DeviceBlock block = view.blocks[b];
+    if (!block.bits) continue;
+    const unsigned first_step = view.first_step[b];
+    for (unsigned byte = lane; byte < block.code_bytes; byte += 32) {
+      unsigned packed = 0;
+      for (unsigned bit = 0; bit < 8; ++bit) {
+        const unsigned at = 8 * byte + bit, plane = at / block.size, i = at % block.size;
+        if (plane >= block.bits) break;
+        const unsigned step = first_step + i / kTrellisLanes, of_lane = i % kTrellisLanes;
+        const unsigned code = code_of(ballots[step], of_lane, counts[step * kTrellisLanes + of_lane], block.bits);
+        packed |= (code >> (block.bits - 1 - plane) & 1) << bit;
+      }
+      record[block.code_at + byte] = static_cast<unsigned char>(packed);
+    }
+  }
+}
+
+// ---- rows
+
+template <DeviceQuantizer kQuantizer, class T>
+__global__ void __launch_bounds__(kSmallThreads, 1)
+    encode_small(const __grid_constant__ RotatedView view, const __grid_constant__ EncodeJob job, const T* rows) {
+  constexpr bool kTrellis = kQuantizer == DeviceQuantizer::trellis;
+  extern __shared__ uint4 shared[];
+  __shared__ unsigned ticket, fits, rms_shared, scale_shared;
+  __shared__ unsigned long long start_shared;
+  auto* base = reinterpret_cast<unsigned char*>(shared);
+  const SmallRoom room(view);
+  auto* values = reinterpret_cast<float*>(base + room.values);
+  unsigned char* record = base + room.record + record_pad(view.scale_count);
+  const unsigned warp = threadIdx.x / 32, warps = blockDim.x / 32, lane = threadIdx.x % 32;
+  if (threadIdx.x == 0) ticket = atomicAdd(job.scratch.ticket, 1u), fits = 1;
+  __syncthreads();
+  const std::size_t index = ticket;
+  const T* row = rows + index * view.width;
+  for (unsigned i = threadIdx.x; i < view.width; i += blockDim.x) values[i] = widen(row[i]);
+  __syncthreads();
+  if (warp == 0) {
+    const float squares = squares_of(values, view.width, lane).x;
+    if (lane == 0) rms_shared = half_bits(__fsqrt_rn(__fdiv_rn(squares, static_cast<float>(view.width))));
+  }
+  __syncthreads();
+  const unsigned rms_bits = rms_shared;
+  const float rms = __half2float(__ushort_as_half(static_cast<unsigned short>(rms_bits)));
+  const bool sane = job.positions[index] != 0 && rms <= view.limit && rms >= kSmallestRms;
+  if (sane) {
+    const float inverse_rms = __fdiv_rn(1.0f, rms);
+    auto* rotated = reinterpret_cast<float*>(base + room.rotated);
+    for (unsigned b = warp; b < view.block_count; b += warps) {
+      const DeviceBlock block = view.blocks[b];
+      const Pair v = rotated_pair(view, block, values, inverse_rms, lane);
+      if constexpr (kTrellis) {
+        const int at = static_cast<int>(lane);
+        if (has_low(block, at)) rotated[block.start + lane] = block.bits ? v.low : 0.0f;
+        if (has_high(block)) rotated[block.start + 32 + lane] = block.bits ? v.high : 0.0f;
+      } else {
+        const int at = static_cast<int>(lane);
+        const bool held = kQuantizer == DeviceQuantizer::bytes ? encode_bytes(block, v, at, record)
+                                                               : encode_levels(view, block, v, at, record);
+        if (!held && lane == 0) fits = 0;
+      }
+    }
+    __syncthreads();
+    if constexpr (kTrellis) {
+      auto* errors = reinterpret_cast<float4*>(base + room.errors);
+      unsigned char* counts = base + room.counts;
+      auto* ballots = reinterpret_cast<uint4*>(base + room.ballots);
+      if (warp == 0) {
+        const RowScale scale = scale_of(view, rotated, lane);
+        if (lane == 0) scale_shared = scale.code, fits = scale.fits;
+      }
+      __syncthreads();
+      const unsigned scale = scale_shared;
+      find_errors(view, rotated, scale ? __fdiv_rn(1.0f, e4m3_step(scale)) : 0.0f, errors, counts);
+      __syncthreads();
+      if (warp == 0) find_path(view, errors, ballots, lane);
+      __syncthreads();
+      write_codes(view, ballots, counts, record);
+      if (threadIdx.x == 0) record[2] = static_cast<unsigned char>(scale);
+    }
+  }
+  if (threadIdx.x < 2) record[threadIdx.x] = static_cast<unsigned char>(rms_bits >> (8 * threadIdx.x));
+  __syncthreads();
+  const bool coded = sane && fits;
+  if (warp == 0) {
+    const unsigned state = coded ? kCoded : raw_state(row, view.width, rms, lane);
+    if (lane == 0) publish(job.scratch, index, state, view);
+    const std::size_t at = row_start(job, index, view, lane);
+    if (!coded) write_raw(row, view.width, state, job.payload + at, lane);
+    if (lane == 0) {
+      start_shared = at;
+      if (index + 1 == job.row_count) *job.payload_bytes = at + state_bytes(state, view);
+    }
+  }
+  __syncthreads();
+  if (coded) copy_out(job.payload + start_shared, record, view.row_bytes, threadIdx.x, blockDim.x);
+  __syncthreads();
+  if (warp == 0) finish(job, view, lane, gridDim.x);
+}
+
+// Values i and 32 + i of a whole block of int4.
+__device__ __forceinline__ Pair trellis_pair(const RotatedView& view, const DeviceBlock& block, unsigned before,
+                                             const unsigned char* record, unsigned lane) {
+  if (!block.bits) return {0, 0};
+  const unsigned char* codes = record + block.code_at;
+  const uint2 path = *reinterpret_cast<const uint2*>(codes);
+  const uint2 past = before ? *reinterpret_cast<const uint2*>(record + before) : uint2{0, 0};
+  const float step = e4m3_step(record[2]);
+  const auto level = [&](unsigned i, unsigned p1, unsigned p2) {
+    const unsigned code = read_code(block, codes, i), p = code >> (block.bits - 1);
+    const unsigned index = code & ((1u << (block.bits - 1)) - 1);
+    return view.levels[((2u << block.bits) + 4 * index + 2 * (p ^ (p2 & 1)) + (p1 & 1)) * 32] * step;
+  };
+  // One step before is 16 values before: planes of 32 of them.
+  const unsigned low_p1 = path.x << 16 | past.y >> 16, high_p1 = path.y << 16 | path.x >> 16;
+  return {level(lane, low_p1 >> lane, past.y >> lane), level(32 + lane, high_p1 >> lane, path.x >> lane)};
+}
+
+template <DeviceQuantizer kQuantizer, class T>
+__global__ void __launch_bounds__(kSmallThreads, 1)
+    decode_small(const __grid_constant__ RotatedView view, const __grid_constant__ DecodeJob job, T* rows,
+                 bool aligned) {
+  constexpr bool kTrellis = kQuantizer == DeviceQuantizer::trellis;
+  extern __shared__ uint4 shared[];
+  auto* stage = reinterpret_cast<unsigned char*>(shared);
+  unsigned char* record = stage + staged_bytes<T>(view.width) + record_pad(view.scale_count);
+  const unsigned warp = threadIdx.x / 32, warps = blockDim.x / 32, lane = threadIdx.x % 32;
+  const std::size_t index = blockIdx.x;
+  const unsigned state = packed_state(job.payload, index);
+  const unsigned char* from = job.payload + coded_start(job, index, view, lane);
+  T* row = rows + index * view.width;
+  if (state != kCoded) {
+    if (warp == 0) read_raw(from, state, view.width, row, lane);
+    return;
+  }
+  copy_in(record, from, view.row_bytes, threadIdx.x, blockDim.x);
+  __syncthreads();
+  const float rms = __half2float(__ushort_as_half(static_cast<unsigned short>(record[0] | record[1] << 8)));
+  for (unsigned b = warp; b < view.whole_count; b += warps) {
+    const DeviceBlock block = view.blocks[b];
+    const int at = static_cast<int>(lane);
+    Pair v;
+    if constexpr (kTrellis)
+      v = trellis_pair(view, block, view.block_before[b], record, lane);
+    else
+      v = decode_block(view, block, at, record);
+    v = hadamard(v, block.size, at);
+    const auto put = [&](unsigned i, float value) {
+      const unsigned place = block.start + i;
+      T* to = kTrellis ? reinterpret_cast<T*>(stage) + view.order[place]
+                       : reinterpret_cast<T*>(stage + b * kBlockStride<T>) + i;
+      narrow((value * view.backward[place] + view.mean[place]) * rms, to);
+    };
+    put(lane, v.low);
+    put(32 + lane, v.high);
+  }
+  if (warp == 0 && view.whole_count < view.block_count) decode_tail<kQuantizer, T>(view, record, rms, lane, stage);
+  __syncthreads();
+  unstage<kTrellis>(view, stage, row, aligned, threadIdx.x, blockDim.x);
+}
+
+}  // namespace
+}  // namespace hyperlane
