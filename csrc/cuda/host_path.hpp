@@ -2,6 +2,7 @@
 // written by the kernel itself, across the bus: a copy would cost more than it moves. A large one goes to device
 // memory first, so that the kernel does not wait for the bus.
 #pragma once
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
@@ -28,11 +29,15 @@ class HostPath {
     check_rows(row_count);
     std::memcpy(positions_.data(), positions, 4 * row_count);
     const bool direct = codec_->usual_bytes(row_count) <= kDirectBytes;
+    auto* length = reinterpret_cast<volatile std::uint64_t*>(length_.data());
+    *length = 0;
     codec_->encode(rows, half, row_count, reinterpret_cast<const unsigned*>(positions_.data()),
-                  direct ? payload_.data() : staged_.data(), length_.data(), stream_.get());
-    stream_.synchronize();
-    std::uint64_t bytes = codec_->usual_bytes(row_count);
-    if (!codec_->fixed()) std::memcpy(&bytes, length_.data(), sizeof bytes);
+                   direct ? payload_.data() : staged_.data(), length_.data(), stream_.get());
+    if (codec_->fixed())
+      wait();
+    else
+      wait_for(length);  // it is written last: seeing it is quicker than asking for the stream's end
+    const std::size_t bytes = codec_->fixed() ? codec_->usual_bytes(row_count) : *length;
     if (direct) return bytes;
     stream_.copy(payload_.address(), staged_.address(), bytes);
     stream_.synchronize();
@@ -45,7 +50,7 @@ class HostPath {
     const bool direct = bytes <= kDirectBytes;
     if (!direct) stream_.copy(staged_.address(), payload_.address(), bytes);
     codec_->decode(direct ? payload_.data() : staged_.data(), row_count, rows, half, stream_.get());
-    stream_.synchronize();
+    wait();
   }
 
   PinnedBuffer& payload() { return payload_; }
@@ -54,6 +59,27 @@ class HostPath {
  private:
   static constexpr std::size_t kSlack = 64;  // kernels read whole words
   static constexpr std::size_t kDirectBytes = 64 << 10;
+
+  // Busily: what is waited for takes microseconds.
+  void wait() {
+    cudaError_t state = cudaErrorNotReady;
+    while ((state = cudaStreamQuery(stream_.get())) == cudaErrorNotReady) {
+    }
+    check_cuda(state);
+  }
+
+  void wait_for(const volatile std::uint64_t* length) {
+    constexpr int kTurns = 10000;  // then see whether the kernel failed
+    while (*length == 0) {
+      for (int turn = 0; turn < kTurns && *length == 0; ++turn) {
+      }
+      if (*length != 0) break;
+      const cudaError_t state = cudaStreamQuery(stream_.get());
+      if (state != cudaErrorNotReady) check_cuda(state);
+      if (state == cudaSuccess && *length == 0) throw std::runtime_error("CUDA: a payload without a length");
+    }
+    std::atomic_thread_fence(std::memory_order_acquire);
+  }
 
   void check_rows(std::size_t row_count) const {
     if (row_count > max_rows_)

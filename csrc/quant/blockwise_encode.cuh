@@ -19,10 +19,10 @@ struct Nf4Codes {
 constexpr unsigned kNf4Buckets = 64, kNf4Copies = 16, kNf4CodeCopies = 8;
 constexpr unsigned kNf4EntryBytes = kNf4Buckets * kNf4Copies * 8, kNf4CodeBytes = kNf4Buckets * kNf4CodeCopies * 16;
 constexpr unsigned kNf4Bytes = kNf4EntryBytes + kNf4CodeBytes;
-constexpr float kNf4Spread = 1 / 2.1f;  // midpoints lie within 0.87; beyond 1.05 a bucket is the last one
+constexpr float kNf4Spread = 1 / 4.2f;  // of twice the value: midpoints lie within 0.87, the last bucket begins at 1.05
 
-__device__ __forceinline__ unsigned nf4_bucket(float value) {  // plus the bits of kIntegerAbove
-  const float part = __saturatef(__fmaf_rn(value, kNf4Spread, 0.5f));
+__device__ __forceinline__ unsigned nf4_bucket(float twice) {  // of twice a value, plus the bits of kIntegerAbove
+  const float part = __saturatef(__fmaf_rn(twice, kNf4Spread, 0.5f));
   return __float_as_uint(__fmaf_rn(part, static_cast<float>(kNf4Buckets - 1), kIntegerAbove));
 }
 
@@ -35,7 +35,7 @@ __device__ inline void fill_nf4(const RotatedView& view, unsigned char* image) {
   for (unsigned bucket = threadIdx.x; bucket < kNf4Buckets; bucket += blockDim.x) {
     unsigned below = 0, inside = 0;
     for (unsigned i = 0; i < 15; ++i) {
-      const unsigned of_midpoint = nf4_bucket(view.nf4_midpoints[i]) - __float_as_uint(kIntegerAbove);
+      const unsigned of_midpoint = nf4_bucket(2 * view.nf4_midpoints[i]) - __float_as_uint(kIntegerAbove);
       below += of_midpoint < bucket;
       inside += of_midpoint == bucket;
     }
@@ -49,23 +49,23 @@ __device__ inline void fill_nf4(const RotatedView& view, unsigned char* image) {
   }
 }
 
-// Of the nearest level of value times `back`: a midpoint is half of fl(below + above), so that twice the value
-// is compared with the sum.
-__device__ __forceinline__ float nf4_nearest(const unsigned char* image, float value, float back, unsigned lane) {
-  const float scaled = value * back;
+// The level nearest to value times half of `twice_back`: a midpoint is half of fl(below + above), so that twice the
+// product (which is exactly twice) is compared with the sum.
+__device__ __forceinline__ float nf4_nearest(const unsigned char* image, float value, float twice_back, unsigned lane) {
+  const float twice = value * twice_back;
   constexpr unsigned kStride = 8 * kNf4Copies, kBias = 0x4B000000u * kStride;
-  const float2 entry = *reinterpret_cast<const float2*>(image + (nf4_bucket(scaled) * kStride +
+  const float2 entry = *reinterpret_cast<const float2*>(image + (nf4_bucket(twice) * kStride +
                                                                  (8 * (lane % kNf4Copies) - kBias)));
-  return scaled + scaled > entry.x + entry.y ? entry.y : entry.x;
+  return twice > entry.x + entry.y ? entry.y : entry.x;
 }
 
-__device__ __forceinline__ unsigned nf4_code(const unsigned char* image, float value, float back, unsigned lane) {
-  const float scaled = value * back;
+__device__ __forceinline__ unsigned nf4_code(const unsigned char* image, float value, float twice_back, unsigned lane) {
+  const float twice = value * twice_back;
   constexpr unsigned kStride = 16 * kNf4CodeCopies, kBias = 0x4B000000u * kStride;
   const uint4 entry = *reinterpret_cast<const uint4*>(image + kNf4EntryBytes +
-                                                      (nf4_bucket(scaled) * kStride +
+                                                      (nf4_bucket(twice) * kStride +
                                                        (16 * (lane % kNf4CodeCopies) - kBias)));
-  return scaled + scaled > __uint_as_float(entry.x) ? entry.z : entry.y;
+  return twice > __uint_as_float(entry.x) ? entry.z : entry.y;
 }
 
 __device__ __forceinline__ float absmax64(const float* v) {
@@ -84,7 +84,7 @@ __device__ __forceinline__ bool encode_nf4(const RotatedView& view, const unsign
 #pragma unroll 1
   for (unsigned trial = 0; trial < view.trial_count; ++trial) {
     const unsigned code = e4m3_nearest(gain * view.trials[trial]);
-    const float step = e4m3_step(code), back = inverse(step);
+    const float step = e4m3_step(code), back = 2 * inverse(step);
     const float error = halving<6, 0>([&](int i) {
       const float wrong = v[i] - nf4_nearest(image, v[i], back, lane) * step;
       return wrong * wrong;
@@ -204,7 +204,7 @@ __device__ inline bool encode_short(const RotatedView& view, const DeviceBlock& 
   v = hadamard(v, block.size, at);
   if (!has_low(block, at)) v.low = 0;
   return view.quantizer == DeviceQuantizer::bytes ? encode_bytes(block, v, at, record)
-                                                  : encode_levels(view, block, v, at, record);
+                                                  : encode_levels(view, {view.nf4, view.nf4_midpoints}, block, v, at, record);
 }
 
 template <DeviceQuantizer kQuantizer, class T>
@@ -278,7 +278,7 @@ __global__ void __launch_bounds__(32 * kBlockwiseWarps, 1)
       copy_out(job.payload + at, record, view.row_bytes, lane);
     else
       write_raw(row, view.width, state, job.payload + at, lane);
-    if (index + 1 == job.row_count && lane == 0) *job.payload_bytes = at + state_bytes(state, view);
+    if (index + 1 == job.row_count && lane == 0) *job.scratch.end = at + state_bytes(state, view);
     __syncwarp();
   }
   finish(job, view, lane, gridDim.x * (blockDim.x / 32));

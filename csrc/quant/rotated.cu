@@ -1,8 +1,11 @@
 // DeviceCodec: the memory that the kernels of the rotated codecs share, and their launches.
 #include "quant/rotated.cuh"
 
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "quant/rotated_launch.cuh"
 #include "quant/rotated_place.cuh"
@@ -14,7 +17,7 @@ void check(cudaError_t code) {
   if (code != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(code));
 }
 
-constexpr std::size_t kCounterBytes = 16;
+constexpr std::size_t kCounterBytes = 16;  // two counters and the end
 
 std::size_t group_count(std::size_t rows) { return rows / kPlaceRows + 1; }
 std::size_t scratch_bytes(std::size_t rows) { return kCounterBytes + 8 * group_count(rows) + rows; }
@@ -22,7 +25,8 @@ std::size_t scratch_bytes(std::size_t rows) { return kCounterBytes + 8 * group_c
 PlaceScratch scratch_of(void* memory, std::size_t max_rows) {
   auto* counters = static_cast<unsigned*>(memory);
   auto* groups = reinterpret_cast<unsigned long long*>(counters + kCounterBytes / 4);
-  return {counters, counters + 1, groups, reinterpret_cast<unsigned char*>(groups + group_count(max_rows))};
+  auto* end = reinterpret_cast<unsigned long long*>(counters + 2);
+  return {counters, counters + 1, end, groups, reinterpret_cast<unsigned char*>(groups + group_count(max_rows))};
 }
 
 // A payload of no rows.
@@ -34,6 +38,21 @@ __global__ void write_empty(const __grid_constant__ RotatedView view, unsigned c
 
 }  // namespace
 
+cudaError_t allow_shared_bytes(const void* kernel, unsigned bytes) {
+  static std::mutex mutex;
+  static std::map<std::pair<const void*, int>, unsigned> told;
+  int device = 0;
+  const cudaError_t found = cudaGetDevice(&device);
+  if (found != cudaSuccess) return found;
+  const std::lock_guard<std::mutex> locked(mutex);
+  unsigned& most = told[{kernel, device}];
+  if (bytes <= most) return cudaSuccess;
+  const cudaError_t allowed =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  if (allowed == cudaSuccess) most = bytes;
+  return allowed;
+}
+
 DeviceCodec::DeviceCodec(const RotatedParts& parts, std::size_t max_rows, std::size_t few_rows)
     : tables_(parts), max_rows_(max_rows), few_rows_(few_rows) {
   int device = 0;
@@ -43,8 +62,10 @@ DeviceCodec::DeviceCodec(const RotatedParts& parts, std::size_t max_rows, std::s
   if (few_rows == kTwiceTheProcessors) few_rows_ = 2 * static_cast<std::size_t>(processors_);
   check(cudaMalloc(&scratch_, scratch_bytes(max_rows)));
   const cudaError_t cleared = cudaMemset(scratch_, 0, scratch_bytes(max_rows));
-  if (cleared != cudaSuccess) cudaFree(scratch_);
-  check(cleared);
+  // Streams that don't wait for the default one must find all of it there.
+  const cudaError_t there = cleared == cudaSuccess ? cudaDeviceSynchronize() : cleared;
+  if (there != cudaSuccess) cudaFree(scratch_);
+  check(there);
 }
 
 DeviceCodec::~DeviceCodec() { cudaFree(scratch_); }

@@ -15,31 +15,36 @@ __device__ __forceinline__ unsigned packed_state(const unsigned char* payload, s
   return payload[kIdBytes + row / 4] >> (2 * (row % 4)) & 3;
 }
 
-// Where a row starts in the payload, by the states of those before it; for the whole warp.
-__device__ __forceinline__ std::size_t coded_start(const DecodeJob& job, std::size_t row, const RotatedView& view,
-                                                   unsigned lane) {
+// How many bytes rows `first` to `stop` (half-open) take in the payload, by their states; for the whole warp. Reads
+// whole words of the states.
+__device__ __forceinline__ std::size_t coded_bytes(const DecodeJob& job, std::size_t first, std::size_t stop,
+                                                   const RotatedView& view, unsigned lane) {
   unsigned counts[4] = {};
   const unsigned char* states = job.payload + kIdBytes;
-  const bool on_words = (reinterpret_cast<std::uintptr_t>(states) & 3) == 0;
-  const std::size_t bytes = row / 4, words = on_words ? bytes / 4 : 0;
-  for (std::size_t i = lane; i < words; i += 32) {
-    const unsigned word = reinterpret_cast<const unsigned*>(states)[i];
-    const unsigned low = word & 0x55555555u, high = word >> 1 & 0x55555555u;
-    counts[1] += __popc(low & ~high), counts[2] += __popc(high & ~low), counts[3] += __popc(low & high);
-  }
-  for (std::size_t before = 16 * words + lane; before < row; before += 32) {
-    const unsigned state = packed_state(job.payload, before);
-    counts[1] += state == 1, counts[2] += state == 2, counts[3] += state == 3;
+  if ((reinterpret_cast<std::uintptr_t>(states) & 3) == 0) {
+#pragma unroll 4
+    for (std::size_t i = first / 16 + lane; 16 * i < stop; i += 32) {
+      unsigned word = __ldg(reinterpret_cast<const unsigned*>(states) + i);
+      if (16 * i < first) word &= kAllLanes << (2 * (first - 16 * i));
+      if (16 * (i + 1) > stop) word &= ~(kAllLanes << (2 * (stop - 16 * i)));
+      const unsigned low = word & 0x55555555u, high = word >> 1 & 0x55555555u;
+      counts[1] += __popc(low & ~high), counts[2] += __popc(high & ~low), counts[3] += __popc(low & high);
+    }
+  } else {
+    for (std::size_t row = first + lane; row < stop; row += 32) {
+      const unsigned state = packed_state(job.payload, row);
+      counts[1] += state == 1, counts[2] += state == 2, counts[3] += state == 3;
+    }
   }
 #pragma unroll
   for (int state = 1; state < 4; ++state) counts[state] = __reduce_add_sync(kAllLanes, counts[state]);
-  const std::size_t coded = row - counts[1] - counts[2] - counts[3];
-  return head_bytes(job.row_count) + coded * view.row_bytes +
+  const std::size_t coded = stop - first - counts[1] - counts[2] - counts[3];
+  return coded * view.row_bytes +
          (static_cast<std::size_t>(counts[1]) * 2 + static_cast<std::size_t>(counts[2]) * 4) * view.width;
 }
 
-// `bytes` bytes from anywhere to shared memory, by `threads` threads of which this is number `id`. Reads and writes the whole words of four bytes that they
-// touch, so that up to three bytes before `to` and behind its end are lost.
+// `bytes` bytes from anywhere to shared memory, by `threads` threads of which this is number `id`. Reads and writes
+// the whole words of four bytes that they touch, so that up to three bytes before `to` and behind its end are lost.
 __device__ __forceinline__ void copy_in(unsigned char* to, const unsigned char* from, unsigned bytes, unsigned id,
                                         unsigned threads = 32) {
   const unsigned lead = reinterpret_cast<std::uintptr_t>(to) & 3;
@@ -50,7 +55,23 @@ __device__ __forceinline__ void copy_in(unsigned char* to, const unsigned char* 
   const unsigned count = (bytes + lead + 3) / 4, last = (bytes + lead + shift - 1) / 4;
 #pragma unroll 4
   for (unsigned i = id; i < count; i += threads)
-    out[i] = __funnelshift_r(__ldcs(words + i), __ldcs(words + min(i + 1, last)), 8 * shift);
+    out[i] = __funnelshift_r(words[i], words[min(i + 1, last)], 8 * shift);
+}
+
+// Starts copying the words that a record touches; returns where in them it starts.
+__device__ __forceinline__ unsigned fetch(unsigned char* to, const unsigned char* from, unsigned bytes, unsigned lane) {
+  const unsigned shift = reinterpret_cast<std::uintptr_t>(from) & 3, count = (bytes + shift + 3) / 4;
+  const auto* words = reinterpret_cast<const unsigned*>(from - shift);
+  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+#pragma unroll 4
+  for (unsigned i = lane; i < count; i += 32)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at + 4 * i), "l"(words + i) : "memory");
+  return shift;
+}
+
+__device__ __forceinline__ void await_fetched() {
+  asm volatile("cp.async.wait_all;" ::: "memory");
+  __syncwarp();
 }
 
 // ---- levels of a block
@@ -202,7 +223,7 @@ __device__ __noinline__ void decode_tail(const RotatedView& view, const unsigned
     const int at = static_cast<int>(lane);
     Pair v{0, 0};
     if (!kTrellis) {
-      v = decode_block(view, block, at, record);
+      v = decode_block(view, view.nf4, block, at, record);
     } else if (block.bits) {
       float values[32];  // every lane all of them: short rows only
       decode_short_levels(view, block, record + block.code_at, past, e4m3_step(record[2]), values);
@@ -262,18 +283,31 @@ __device__ __forceinline__ void unstage(const RotatedView& view, unsigned char* 
   for (unsigned i = whole + id; i < view.width; i += threads) row[i] = tail[i - whole];
 }
 
+template <unsigned kBytes>
+__device__ __forceinline__ unsigned read_bytes(const unsigned char* from) {
+  unsigned bits = 0;
+#pragma unroll
+  for (unsigned byte = 0; byte < kBytes; ++byte) bits |= static_cast<unsigned>(from[byte]) << (8 * byte);
+  return bits;
+}
+
+__device__ __forceinline__ void put_half(unsigned bits, __half* to) {
+  *reinterpret_cast<unsigned short*>(to) = static_cast<unsigned short>(bits);
+}
+__device__ __forceinline__ void put_half(unsigned bits, float* to) {
+  *to = __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
+}
+
+// A row that was not coded; by a warp.
 template <class T>
-__device__ inline void read_raw(const unsigned char* from, unsigned state, unsigned width, T* row, unsigned lane) {
-  const unsigned size = state == kHalf ? 2 : state == kSingle ? 4 : 0;
-  for (unsigned i = lane; i < width; i += 32) {
-    unsigned bits = 0;
-    for (unsigned byte = 0; byte < size; ++byte) bits |= static_cast<unsigned>(from[size * i + byte]) << (8 * byte);
-    if (sizeof(T) == 2 && size == 2)
-      *reinterpret_cast<unsigned short*>(row + i) = static_cast<unsigned short>(bits);
-    else if (size == 2)
-      narrow(__half2float(__ushort_as_half(static_cast<unsigned short>(bits))), row + i);
-    else
-      narrow(__uint_as_float(bits), row + i);
+__device__ __noinline__ void read_raw(const unsigned char* from, unsigned state, unsigned width, T* row,
+                                      unsigned lane) {
+  if (state == kHalf) {
+    for (unsigned i = lane; i < width; i += 32) put_half(read_bytes<2>(from + 2 * i), row + i);
+  } else if (state == kSingle) {
+    for (unsigned i = lane; i < width; i += 32) narrow(__uint_as_float(read_bytes<4>(from + 4 * i)), row + i);
+  } else {
+    for (unsigned i = lane; i < width; i += 32) put_half(0, row + i);
   }
 }
 
@@ -284,9 +318,16 @@ __host__ __device__ constexpr unsigned level_bytes() {
                                                 : 0;
 }
 
-template <class T>
-unsigned decode_warp_bytes(const RotatedView& view) {
-  return staged_bytes<T>(view.width) + record_bytes(view.row_bytes, view.scale_count);
+// Of a warp: its row, and the records of this row and the next.
+template <DeviceQuantizer kQuantizer, class T>
+__host__ __device__ inline unsigned decoded_bytes(const RotatedView& view) {
+  const bool linear = kQuantizer == DeviceQuantizer::trellis;
+  return linear ? (view.width * static_cast<unsigned>(sizeof(T)) + 15) / 16 * 16 : staged_bytes<T>(view.width);
+}
+
+template <DeviceQuantizer kQuantizer, class T>
+__host__ __device__ inline unsigned decode_warp_bytes(const RotatedView& view) {
+  return decoded_bytes<kQuantizer, T>(view) + 2 * record_bytes(view.row_bytes, view.scale_count);
 }
 
 // `kShared`: the tables have room in shared memory too.
@@ -314,24 +355,40 @@ __global__ void __launch_bounds__(32 * kDecodeWarps, 1)
     tables = {reinterpret_cast<const float4*>(mean), reinterpret_cast<const float4*>(backward), order};
   }
   __syncthreads();
-  const unsigned lane = threadIdx.x % 32, warps = blockDim.x / 32, staged = staged_bytes<T>(view.width);
-  const unsigned own = staged + record_bytes(view.row_bytes, view.scale_count);
-  unsigned char* stage = free + 2 * table_bytes + order_bytes + threadIdx.x / 32 * own;
-  unsigned char* record = stage + staged + record_pad(view.scale_count);
-  for (std::size_t index = blockIdx.x + static_cast<std::size_t>(gridDim.x) * (threadIdx.x / 32);
-       index < job.row_count; index += static_cast<std::size_t>(gridDim.x) * warps) {
-    const unsigned state = packed_state(job.payload, index);
-    const unsigned char* from = job.payload + coded_start(job, index, view, lane);
-    T* row = rows + index * view.width;
-    if (state == kCoded) {
-      copy_in(record, from, view.row_bytes, lane);
+  const unsigned lane = threadIdx.x % 32, record_size = record_bytes(view.row_bytes, view.scale_count);
+  unsigned char* stage =
+      free + 2 * table_bytes + order_bytes + threadIdx.x / 32 * decode_warp_bytes<kQuantizer, T>(view);
+  unsigned char* fetched = stage + decoded_bytes<kQuantizer, T>(view);
+  unsigned char* record = fetched + record_size + record_pad(view.scale_count);
+  const std::size_t step = static_cast<std::size_t>(gridDim.x) * (blockDim.x / 32);
+  std::size_t index = blockIdx.x + static_cast<std::size_t>(gridDim.x) * (threadIdx.x / 32);
+  if (index >= job.row_count) return;
+  std::size_t at = head_bytes(job.row_count) + coded_bytes(job, 0, index, view, lane);
+  unsigned state = packed_state(job.payload, index), shift = 0;
+  if (state == kCoded) shift = fetch(fetched, job.payload + at, view.row_bytes, lane);
+  for (;;) {
+    const bool coded = state == kCoded;
+    if (coded) {
+      await_fetched();
+      copy_in(record, fetched + shift, view.row_bytes, lane);
       __syncwarp();
-      decode_row<kQuantizer, T>(view, tables, levels, record, lane, stage);
-      unstage<kQuantizer == DeviceQuantizer::trellis>(view, stage, row, aligned, lane);
     } else {
-      read_raw(from, state, view.width, row, lane);
+      read_raw(job.payload + at, state, view.width, rows + index * view.width, lane);
     }
+    const std::size_t next = index + step;
+    const bool more = next < job.row_count;
+    if (more) {
+      at += coded_bytes(job, index, next, view, lane);
+      state = packed_state(job.payload, next);
+      if (state == kCoded) shift = fetch(fetched, job.payload + at, view.row_bytes, lane);
+    }
+    if (coded) {
+      decode_row<kQuantizer, T>(view, tables, levels, record, lane, stage);
+      unstage<kQuantizer == DeviceQuantizer::trellis>(view, stage, rows + index * view.width, aligned, lane);
+    }
+    if (!more) return;
     __syncwarp();
+    index = next;
   }
 }
 

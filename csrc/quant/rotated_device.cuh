@@ -43,10 +43,10 @@ __device__ float e4m3_step(unsigned code) {
 
 __device__ float inverse(float value) { return value > 0 ? __fdiv_rn(1.0f, value) : 0.0f; }
 
-__device__ unsigned search(const float* midpoints, unsigned bits, float value) {
+__device__ unsigned search16(const float* midpoints, float value) {
   unsigned code = 0;
-  for (unsigned step = 1u << bits >> 1; step; step /= 2)
-    code += value > midpoints[code + step - 1] ? step : 0;
+#pragma unroll
+  for (unsigned step = 8; step; step /= 2) code += value > midpoints[code + step - 1] ? step : 0;
   return code;
 }
 
@@ -75,23 +75,38 @@ __device__ void write_planes(const DeviceBlock& block, unsigned low, unsigned hi
   if (block.size < 8 && lane < static_cast<int>(block.code_bytes)) codes[lane] = packed >> (8 * lane);
 }
 
+// NF4 where a kernel has it.
+struct Nf4 {
+  const float *levels, *midpoints;
+};
+
 // Writes a block's scale byte and codes; false where the scale cannot hold it.
-__device__ bool encode_levels(const RotatedView& plan, const DeviceBlock& block, Pair v, int lane,
+__device__ bool encode_levels(const RotatedView& plan, const Nf4& nf4, const DeviceBlock& block, Pair v, int lane,
                               unsigned char* row) {
-  const float *levels = plan.nf4, *midpoints = plan.nf4_midpoints;
+  const float *levels = nf4.levels, *midpoints = nf4.midpoints;
   const float gain = absmax(v);
+  float errors[4];
+  unsigned scales[4], lows[4], highs[4];
+#pragma unroll
+  for (unsigned trial = 0; trial < 4; ++trial) {  // side by side: one alone would wait for each of its steps
+    scales[trial] = e4m3_nearest(gain * plan.trials[trial]);
+    const float step = e4m3_step(scales[trial]), back = inverse(step);
+    lows[trial] = search16(midpoints, v.low * back), highs[trial] = search16(midpoints, v.high * back);
+    const float wrong_low = has_low(block, lane) ? v.low - levels[lows[trial]] * step : 0;
+    const float wrong_high = has_high(block) ? v.high - levels[highs[trial]] * step : 0;
+    errors[trial] = wrong_low * wrong_low + wrong_high * wrong_high;
+  }
+#pragma unroll
+  for (int half = 16; half; half /= 2) {
+#pragma unroll
+    for (float& error : errors) error += __shfl_xor_sync(kAllLanes, error, half);
+  }
   float least = INFINITY;
   unsigned scale = 0, best_low = 0, best_high = 0;
-  for (unsigned trial = 0; trial < plan.trial_count; ++trial) {
-    const unsigned code = e4m3_nearest(gain * plan.trials[trial]);
-    const float step = e4m3_step(code), back = inverse(step);
-    const unsigned low = search(midpoints, block.bits, v.low * back);
-    const unsigned high = search(midpoints, block.bits, v.high * back);
-    const float wrong_low = has_low(block, lane) ? v.low - levels[low] * step : 0;
-    const float wrong_high = has_high(block) ? v.high - levels[high] * step : 0;
-    const float error = halving_sum({wrong_low * wrong_low, wrong_high * wrong_high});
-    if (!(error < least)) continue;
-    least = error, scale = code, best_low = low, best_high = high;
+#pragma unroll
+  for (unsigned trial = 0; trial < 4; ++trial) {
+    if (!(errors[trial] < least)) continue;
+    least = errors[trial], scale = scales[trial], best_low = lows[trial], best_high = highs[trial];
   }
   if (lane == 0) row[block.scale_at] = scale;
   write_planes(block, best_low, best_high, lane, row + block.code_at);
@@ -122,7 +137,7 @@ __device__ unsigned read_code(const DeviceBlock& block, const unsigned char* cod
   return code;
 }
 
-__device__ Pair decode_block(const RotatedView& plan, const DeviceBlock& block, int lane,
+__device__ Pair decode_block(const RotatedView& plan, const float* levels, const DeviceBlock& block, int lane,
                              const unsigned char* row) {
   if (!block.bits) return {0, 0};
   const float step = e4m3_step(row[block.scale_at]);
@@ -134,7 +149,6 @@ __device__ Pair decode_block(const RotatedView& plan, const DeviceBlock& block, 
     if (has_high(block)) v.high = static_cast<float>(static_cast<signed char>(codes[32 + lane])) * byte_step;
     return v;
   }
-  const float* levels = plan.nf4;
   if (has_low(block, lane)) v.low = levels[read_code(block, codes, lane)] * step;
   if (has_high(block)) v.high = levels[read_code(block, codes, 32 + lane)] * step;
   return v;

@@ -12,6 +12,7 @@ namespace hyperlane {
 // All zero between launches: whoever finishes last in a launch leaves it so.
 struct PlaceScratch {
   unsigned *ticket, *done;
+  unsigned long long* end;     // of the payload
   unsigned long long* groups;  // number of rows with a length, and the sum of those lengths
   unsigned char* states;       // 1 + RowState, or 0 where it is not known yet
 };
@@ -65,11 +66,13 @@ inline LaunchShape launch_shape(std::size_t units, unsigned image_bytes, unsigne
   return {static_cast<unsigned>(blocks), 32 * warps, image_bytes + warps * warp_bytes};
 }
 
+// Lets a kernel have as much shared memory on the current device; remembers what it was told.
+cudaError_t allow_shared_bytes(const void* kernel, unsigned bytes);
+
 template <class Kernel, class... Arguments>
 cudaError_t launch(Kernel* kernel, const LaunchShape& shape, cudaStream_t stream, const Arguments&... arguments) {
   if (shape.threads == 0) return cudaErrorInvalidConfiguration;
-  const cudaError_t allowed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                   static_cast<int>(shape.shared_bytes));
+  const cudaError_t allowed = allow_shared_bytes(reinterpret_cast<const void*>(kernel), shape.shared_bytes);
   if (allowed != cudaSuccess) return allowed;
   kernel<<<shape.blocks, shape.threads, shape.shared_bytes, stream>>>(arguments...);
   return cudaGetLastError();

@@ -60,8 +60,8 @@ __device__ inline void finish(const EncodeJob& job, const RotatedView& view, uns
   __syncwarp();
   unsigned before = 0;
   if (lane == 0) {
-    __threadfence();
-    before = atomicAdd(job.scratch.done, 1u);
+    __threadfence_system();  // the payload may be the host's memory
+    before = workers > 1 ? atomicAdd(job.scratch.done, 1u) : 0;
     __threadfence();
   }
   if (__shfl_sync(kAllLanes, before, 0) + 1 != workers) return;
@@ -76,7 +76,13 @@ __device__ inline void finish(const EncodeJob& job, const RotatedView& view, uns
   }
   if (lane < kIdBytes) job.payload[lane] = view.id[lane];
   for (std::size_t group = lane; group <= job.row_count / kPlaceRows; group += 32) job.scratch.groups[group] = 0;
-  if (lane == 0) *job.scratch.ticket = 0, *job.scratch.done = 0;
+  __syncwarp();
+  if (lane == 0) {
+    *job.scratch.ticket = 0, *job.scratch.done = 0;
+    __threadfence_system();  // whoever sees the length sees the payload
+    *const_cast<volatile unsigned long long*>(job.payload_bytes) =
+        *const_cast<volatile unsigned long long*>(job.scratch.end);
+  }
 }
 
 // `bytes` bytes of shared memory to anywhere, by `threads` threads of which this is number `id`. Reads the whole

@@ -5,7 +5,7 @@
 namespace hyperlane {
 namespace {
 
-constexpr unsigned kStaticBytes = 64;  // of the kernels' own
+constexpr unsigned kStaticBytes = 256;  // of the kernels' own
 
 template <DeviceQuantizer kQuantizer, class T>
 cudaError_t encode_with(const RotatedView& view, const EncodeJob& job, const T* rows, const LaunchShape& shape,

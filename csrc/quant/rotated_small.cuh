@@ -8,11 +8,11 @@
 namespace hyperlane {
 namespace {
 
-constexpr unsigned kSmallThreads = 512;
+constexpr unsigned kSmallThreads = 1024;
 
 // Offsets in shared memory of what an encoding works in.
 struct SmallRoom {
-  unsigned values, rotated, errors, counts, ballots, record, bytes;
+  unsigned values, rotated, errors, counts, ballots, search, record, bytes;
 
   __host__ __device__ explicit SmallRoom(const RotatedView& view) {
     const bool trellis = view.quantizer == DeviceQuantizer::trellis;
@@ -22,7 +22,8 @@ struct SmallRoom {
     errors = rotated + (trellis ? row : 0);
     counts = errors + steps * kTrellisLanes * 16;
     ballots = counts + steps * kTrellisLanes;
-    record = ballots + steps * 16;
+    search = ballots + steps * 16;
+    record = search + (trellis ? kSearchBytes : 0);
     bytes = record + record_bytes(view.row_bytes, view.scale_count);
   }
 };
@@ -46,16 +47,50 @@ __device__ __forceinline__ float2 squares_of(const float* values, unsigned width
   return {first + second, most};
 }
 
+// A lane's two places of a block and what the tables hold there, `factor` forward or backward; read ahead, for as many
+// blocks as a warp takes at a time.
+constexpr unsigned kAhead = 2;
+
+struct Places {
+  DeviceBlock block;
+  unsigned before;  // int4: where the path bits of the last block before it are
+  unsigned order[2];
+  float mean[2], factor[2];
+};
+
+// Blocks first, first + warps, ... of a thread block; those that are not there have size 0.
+__device__ __forceinline__ void read_places(const RotatedView& view, const float* factors, unsigned first, unsigned warps,
+                                            unsigned count, unsigned lane, Places* places) {
+#pragma unroll
+  for (unsigned i = 0; i < kAhead; ++i) {
+    const unsigned b = first + i * warps;
+    places[i].block.size = 0;
+    if (b >= count) continue;
+    const bool trellis = view.quantizer == DeviceQuantizer::trellis;
+    places[i].before = trellis && b < view.whole_count ? view.block_before[b] : 0;
+    places[i].block = view.blocks[b];
+    // Whole blocks come first, so that no place hangs on what was just read of one.
+    const unsigned start = b < view.whole_count ? b * kBlockSize : places[i].block.start;
+#pragma unroll
+    for (unsigned high = 0; high < 2; ++high) {
+      const unsigned place = min(start + 32 * high + lane, view.width - 1);
+      places[i].order[high] = view.order[place];
+      places[i].mean[high] = view.mean[place];
+      places[i].factor[high] = factors[place];
+    }
+  }
+}
+
 // Values i and 32 + i of a block, rotated; zeros beyond a short one.
-__device__ __forceinline__ Pair rotated_pair(const RotatedView& view, const DeviceBlock& block, const float* values,
-                                             float inverse_rms, unsigned lane) {
-  const auto of = [&](unsigned place) {
-    return (values[view.order[place]] * inverse_rms - view.mean[place]) * view.forward[place];
+__device__ __forceinline__ Pair rotated_pair(const Places& places, const float* values, float inverse_rms, unsigned lane) {
+  const DeviceBlock& block = places.block;
+  const auto of = [&](unsigned high) {
+    return (values[places.order[high]] * inverse_rms - places.mean[high]) * places.factor[high];
   };
   const int at = static_cast<int>(lane);
   Pair v{0, 0};
-  if (has_low(block, at)) v.low = of(block.start + lane);
-  if (has_high(block)) v.high = of(block.start + 32 + lane);
+  if (has_low(block, at)) v.low = of(0);
+  if (has_high(block)) v.high = of(1);
   v = hadamard(v, block.size, at);
   if (!has_low(block, at)) v.low = 0;
   return v;
@@ -71,25 +106,35 @@ __device__ __forceinline__ RowScale scale_of(const RotatedView& view, const floa
 }
 
 // Of all values, by all threads: the errors of their nearest levels, and how many thresholds lie below.
-__device__ __forceinline__ void find_errors(const RotatedView& view, const float* rotated, float inverse_step,
-                                            float4* errors, unsigned char* counts) {
+__device__ __forceinline__ void find_errors(const RotatedView& view, const unsigned char* image, const float* rotated,
+                                            float inverse_step, float4* errors, unsigned char* counts) {
   const Lane me(threadIdx.x % 32);
-  for (unsigned item = threadIdx.x; item < view.step_count * kTrellisLanes; item += blockDim.x) {
-    const StepPlace place = view.steps[item / kTrellisLanes];
-    const DeviceBlock block = view.blocks[place / 4];
-    const unsigned i = place % 4 * kTrellisLanes + item % kTrellisLanes;
-    float error[4] = {};
-    unsigned below = 0;
-    if (i < block.size) {
-      const float value = rotated[block.start + i] * inverse_step;
-      with_bits(block.bits, [&](auto bits) {
-        constexpr int kBits = decltype(bits)::value;
-        below = nearest<kBits>(view.search, value, me, error);
-        below = (kBits <= static_cast<int>(kCopiedBits) ? below >> 8 & 0xFF : below) - byte_bias(kBits);
-      });
+  const unsigned items = view.step_count * kTrellisLanes;
+  constexpr unsigned kItems = 4;
+  for (unsigned first = threadIdx.x; first < items; first += kItems * blockDim.x) {
+    StepInfo infos[kItems];
+#pragma unroll
+    for (unsigned i = 0; i < kItems; ++i) {
+      const unsigned item = first + i * blockDim.x;
+      infos[i] = view.step_infos[min(item, items - 1) / kTrellisLanes];
     }
-    errors[item] = make_float4(error[0], error[1], error[2], error[3]);
-    counts[item] = static_cast<unsigned char>(below);
+#pragma unroll
+    for (unsigned i = 0; i < kItems; ++i) {
+      const unsigned item = first + i * blockDim.x;
+      if (item >= items) break;
+      float error[4] = {};
+      unsigned below = 0;
+      if (me.at < infos[i].count) {
+        const float value = rotated[infos[i].start + me.at] * inverse_step;
+        with_bits(infos[i].bits, [&](auto bits) {
+          constexpr int kBits = decltype(bits)::value;
+          below = nearest<kBits>(image, value, me, error);
+          below = (kBits <= static_cast<int>(kCopiedBits) ? below >> 8 & 0xFF : below) - byte_bias(kBits);
+        });
+      }
+      errors[item] = make_float4(error[0], error[1], error[2], error[3]);
+      counts[item] = static_cast<unsigned char>(below);
+    }
   }
 }
 
@@ -109,19 +154,20 @@ __device__ __forceinline__ void find_path(const RotatedView& view, const float4*
   trace_back(view, [&](unsigned step) { return ballots + step; }, end, lane);
 }
 
-// The codes' bytes, by all threads. Step `first_step + i` is a block's step i.
-__device__ __forceinline__ void write_codes(const RotatedView& view, const uint4* ballots, const unsigned char* counts,
-                                            unsigned char* record) {
+// The codes' bytes, by all threads.
+__device__ __forceinline__ void write_codes(const RotatedView& view, const uint4* ballots,
+                                            const unsigned char* counts, unsigned char* record) {
   const unsigned warp = threadIdx.x / 32, warps = blockDim.x / 32, lane = threadIdx.x % 32;
   for (unsigned b = warp; b < view.block_count; b += warps) {
     const DeviceBlock block = view.blocks[b];
     if (!block.bits) continue;
-    const unsigned first_step = view.first_step[b];
+    const unsigned first_step = view.first_step[b], shift = __ffs(static_cast<int>(block.size)) - 1;
     for (unsigned byte = lane; byte < block.code_bytes; byte += 32) {
       unsigned packed = 0;
+#pragma unroll
       for (unsigned bit = 0; bit < 8; ++bit) {
-        const unsigned at = 8 * byte + bit, plane = at / block.size, i = at % block.size;
-        if (plane >= block.bits) break;
+        const unsigned at = 8 * byte + bit, plane = at >> shift, i = at & (block.size - 1);
+        if (plane >= block.bits) continue;
         const unsigned step = first_step + i / kTrellisLanes, of_lane = i % kTrellisLanes;
         const unsigned code = code_of(ballots[step], of_lane, counts[step * kTrellisLanes + of_lane], block.bits);
         packed |= (code >> (block.bits - 1 - plane) & 1) << bit;
@@ -140,15 +186,22 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
   extern __shared__ uint4 shared[];
   __shared__ unsigned ticket, fits, rms_shared, scale_shared;
   __shared__ unsigned long long start_shared;
+  __shared__ float levels[16], midpoints[16];
   auto* base = reinterpret_cast<unsigned char*>(shared);
   const SmallRoom room(view);
   auto* values = reinterpret_cast<float*>(base + room.values);
   unsigned char* record = base + room.record + record_pad(view.scale_count);
   const unsigned warp = threadIdx.x / 32, warps = blockDim.x / 32, lane = threadIdx.x % 32;
   if (threadIdx.x == 0) ticket = atomicAdd(job.scratch.ticket, 1u), fits = 1;
+  Places places[kAhead];
+  read_places(view, view.forward, warp, warps, view.block_count, lane, places);
+  if constexpr (kTrellis) copy_table(reinterpret_cast<uint4*>(base + room.search), view.search, kSearchBytes);
+  if (threadIdx.x < 16) levels[threadIdx.x] = view.nf4[threadIdx.x], midpoints[threadIdx.x] = view.nf4_midpoints[threadIdx.x];
   __syncthreads();
   const std::size_t index = ticket;
   const T* row = rows + index * view.width;
+  const unsigned position = job.positions[index];
+#pragma unroll 4
   for (unsigned i = threadIdx.x; i < view.width; i += blockDim.x) values[i] = widen(row[i]);
   __syncthreads();
   if (warp == 0) {
@@ -158,22 +211,27 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
   __syncthreads();
   const unsigned rms_bits = rms_shared;
   const float rms = __half2float(__ushort_as_half(static_cast<unsigned short>(rms_bits)));
-  const bool sane = job.positions[index] != 0 && rms <= view.limit && rms >= kSmallestRms;
+  const bool sane = position != 0 && rms <= view.limit && rms >= kSmallestRms;
   if (sane) {
     const float inverse_rms = __fdiv_rn(1.0f, rms);
     auto* rotated = reinterpret_cast<float*>(base + room.rotated);
-    for (unsigned b = warp; b < view.block_count; b += warps) {
-      const DeviceBlock block = view.blocks[b];
-      const Pair v = rotated_pair(view, block, values, inverse_rms, lane);
-      if constexpr (kTrellis) {
-        const int at = static_cast<int>(lane);
-        if (has_low(block, at)) rotated[block.start + lane] = block.bits ? v.low : 0.0f;
-        if (has_high(block)) rotated[block.start + 32 + lane] = block.bits ? v.high : 0.0f;
-      } else {
-        const int at = static_cast<int>(lane);
-        const bool held = kQuantizer == DeviceQuantizer::bytes ? encode_bytes(block, v, at, record)
-                                                               : encode_levels(view, block, v, at, record);
-        if (!held && lane == 0) fits = 0;
+    const int at = static_cast<int>(lane);
+    for (unsigned first = warp; first < view.block_count; first += kAhead * warps) {
+      if (first != warp) read_places(view, view.forward, first, warps, view.block_count, lane, places);
+#pragma unroll
+      for (unsigned i = 0; i < kAhead; ++i) {
+        const DeviceBlock& block = places[i].block;
+        if (!block.size) continue;
+        const Pair v = rotated_pair(places[i], values, inverse_rms, lane);
+        if constexpr (kTrellis) {
+          if (has_low(block, at)) rotated[block.start + lane] = block.bits ? v.low : 0.0f;
+          if (has_high(block)) rotated[block.start + 32 + lane] = block.bits ? v.high : 0.0f;
+        } else {
+          const bool held = kQuantizer == DeviceQuantizer::bytes
+                                ? encode_bytes(block, v, at, record)
+                                : encode_levels(view, {levels, midpoints}, block, v, at, record);
+          if (!held && lane == 0) fits = 0;
+        }
       }
     }
     __syncthreads();
@@ -187,7 +245,7 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
       }
       __syncthreads();
       const unsigned scale = scale_shared;
-      find_errors(view, rotated, scale ? __fdiv_rn(1.0f, e4m3_step(scale)) : 0.0f, errors, counts);
+      find_errors(view, base + room.search, rotated, scale ? __fdiv_rn(1.0f, e4m3_step(scale)) : 0.0f, errors, counts);
       __syncthreads();
       if (warp == 0) find_path(view, errors, ballots, lane);
       __syncthreads();
@@ -205,7 +263,7 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
     if (!coded) write_raw(row, view.width, state, job.payload + at, lane);
     if (lane == 0) {
       start_shared = at;
-      if (index + 1 == job.row_count) *job.payload_bytes = at + state_bytes(state, view);
+      if (index + 1 == job.row_count) *job.scratch.end = at + state_bytes(state, view);
     }
   }
   __syncthreads();
@@ -238,12 +296,16 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
                  bool aligned) {
   constexpr bool kTrellis = kQuantizer == DeviceQuantizer::trellis;
   extern __shared__ uint4 shared[];
+  __shared__ float levels[16];
   auto* stage = reinterpret_cast<unsigned char*>(shared);
   unsigned char* record = stage + staged_bytes<T>(view.width) + record_pad(view.scale_count);
   const unsigned warp = threadIdx.x / 32, warps = blockDim.x / 32, lane = threadIdx.x % 32;
   const std::size_t index = blockIdx.x;
+  Places places[kAhead];
+  read_places(view, view.backward, warp, warps, view.whole_count, lane, places);
+  if (threadIdx.x < 16) levels[threadIdx.x] = view.nf4[threadIdx.x];
   const unsigned state = packed_state(job.payload, index);
-  const unsigned char* from = job.payload + coded_start(job, index, view, lane);
+  const unsigned char* from = job.payload + head_bytes(job.row_count) + coded_bytes(job, 0, index, view, lane);
   T* row = rows + index * view.width;
   if (state != kCoded) {
     if (warp == 0) read_raw(from, state, view.width, row, lane);
@@ -252,23 +314,27 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
   copy_in(record, from, view.row_bytes, threadIdx.x, blockDim.x);
   __syncthreads();
   const float rms = __half2float(__ushort_as_half(static_cast<unsigned short>(record[0] | record[1] << 8)));
-  for (unsigned b = warp; b < view.whole_count; b += warps) {
-    const DeviceBlock block = view.blocks[b];
-    const int at = static_cast<int>(lane);
-    Pair v;
-    if constexpr (kTrellis)
-      v = trellis_pair(view, block, view.block_before[b], record, lane);
-    else
-      v = decode_block(view, block, at, record);
-    v = hadamard(v, block.size, at);
-    const auto put = [&](unsigned i, float value) {
-      const unsigned place = block.start + i;
-      T* to = kTrellis ? reinterpret_cast<T*>(stage) + view.order[place]
-                       : reinterpret_cast<T*>(stage + b * kBlockStride<T>) + i;
-      narrow((value * view.backward[place] + view.mean[place]) * rms, to);
-    };
-    put(lane, v.low);
-    put(32 + lane, v.high);
+  const int at = static_cast<int>(lane);
+  for (unsigned first = warp; first < view.whole_count; first += kAhead * warps) {
+    if (first != warp) read_places(view, view.backward, first, warps, view.whole_count, lane, places);
+#pragma unroll
+    for (unsigned i = 0; i < kAhead; ++i) {
+      const DeviceBlock& block = places[i].block;
+      if (!block.size) continue;
+      Pair v;
+      if constexpr (kTrellis)
+        v = trellis_pair(view, block, places[i].before, record, lane);
+      else
+        v = decode_block(view, levels, block, at, record);
+      v = hadamard(v, block.size, at);
+      const auto put = [&](unsigned high, float value) {
+        T* to = kTrellis ? reinterpret_cast<T*>(stage) + places[i].order[high]
+                         : reinterpret_cast<T*>(stage + block.start / kBlockSize * kBlockStride<T>) + 32 * high + lane;
+        narrow((value * places[i].factor[high] + places[i].mean[high]) * rms, to);
+      };
+      put(0, v.low);
+      put(1, v.high);
+    }
   }
   if (warp == 0 && view.whole_count < view.block_count) decode_tail<kQuantizer, T>(view, record, rms, lane, stage);
   __syncthreads();

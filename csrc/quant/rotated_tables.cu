@@ -189,6 +189,8 @@ RotatedTables::RotatedTables(const RotatedParts& parts) {
   view_.width = static_cast<unsigned>(width);
   view_.limit = parts.limit;
   view_.trial_count = static_cast<unsigned>(parts.trials.size());
+  // Kernels try all four; the last one again is never better.
+  std::fill_n(view_.trials, 4, parts.trials.empty() ? 0.0f : parts.trials.back());
   std::copy(parts.trials.begin(), parts.trials.end(), view_.trials);
   std::copy(parts.id.begin(), parts.id.end(), view_.id);
   const std::vector<DeviceBlock> blocks = make_blocks(parts, view_);
@@ -229,7 +231,14 @@ RotatedTables::RotatedTables(const RotatedParts& parts) {
     std::vector<BlockRun> runs;
     std::vector<StepPlace> steps;
     std::vector<unsigned> first_step;
+    std::vector<StepInfo> infos;
     float left = 0;  // of a lane's values, as squared error
+    const auto add_step = [&](std::size_t b, unsigned step) {
+      const DeviceBlock& block = blocks[b];
+      const unsigned first = step * kTrellisLanes, count = std::min(block.size - first, kTrellisLanes);
+      steps.push_back(static_cast<StepPlace>(4 * b + step));
+      infos.push_back({block.start + first, static_cast<std::uint16_t>(block.bits), static_cast<std::uint16_t>(count)});
+    };
     for (std::size_t b = 0; b < blocks.size(); ++b) {
       const DeviceBlock& block = blocks[b];
       if (block.bits > 6) throw std::invalid_argument("int4 has blocks of at most 6 bits");
@@ -237,7 +246,7 @@ RotatedTables::RotatedTables(const RotatedParts& parts) {
       if (!block.bits) continue;
       left += kDistortion[block.bits] * static_cast<float>(block.size) / kTrellisLanes;
       for (unsigned step = 0; step < (block.size + kTrellisLanes - 1) / kTrellisLanes; ++step)
-        steps.push_back(static_cast<StepPlace>(4 * b + step));
+        add_step(b, step);
       if (block.size < kBlockSize) continue;
       coded.push_back(static_cast<std::uint16_t>(b));
       if (runs.empty() || runs.back().bits != block.bits || runs.back().first + runs.back().count != b)
@@ -252,6 +261,7 @@ RotatedTables::RotatedTables(const RotatedParts& parts) {
     put(view_.runs, runs);
     put(view_.steps, steps);
     put(view_.first_step, first_step);
+    put(view_.step_infos, infos);
     put(view_.search, search_image(parts.books));
     put(view_.levels, level_image(parts.books));
   }

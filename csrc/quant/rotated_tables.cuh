@@ -25,6 +25,12 @@ struct BlockRun {
   unsigned bits, first, count;
 };
 
+// The values of a step, by int4's search: `count` from place `start`, in a block of `bits` bits.
+struct StepInfo {
+  unsigned start;
+  std::uint16_t bits, count;
+};
+
 // Where a step of int4's search keeps its words: block 4 times, and which of the block's steps it is.
 using StepPlace = std::uint16_t;
 
@@ -54,6 +60,7 @@ struct RotatedView {
   const BlockRun* runs;
   unsigned coded_count, run_count, step_count;
   const StepPlace* steps;
+  const StepInfo* step_infos;
   const unsigned* first_step;  // of a block
   const unsigned char* search;  // SearchTables' image, [kSearchBytes]
   const float* levels;          // [256][32]: level i of b bits stands at 2^(b + 1) + i, once a lane

@@ -42,7 +42,7 @@ template <class T, bool kFours>
 __device__ __forceinline__ float load_row(const RotatedView& view, const T* row, T* slots, const Lane& me) {
   float squares[4] = {};
   const unsigned first = 4 * me.at, whole = view.width / kBlockSize;
-#pragma unroll 8
+#pragma unroll 16
   for (unsigned block = 0; block < whole; ++block) {
     const unsigned channel = block * kBlockSize + first;
     T values[4];
@@ -623,7 +623,7 @@ __device__ __forceinline__ void encode_pair(const RotatedView& view, const LaneT
       write_raw(rows + (first + i) * view.width, view.width, state[i], job.payload + at, me.lane);
     at += state_bytes(state[i], view);
   }
-  if (first + 2 >= job.row_count && me.lane == 0) *job.payload_bytes = at;
+  if (first + 2 >= job.row_count && me.lane == 0) *job.scratch.end = at;
   __syncwarp();
 }
 
