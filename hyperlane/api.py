@@ -24,7 +24,8 @@ from hyperlane.artifacts import Deployment, GeneratedText
 from hyperlane.compose import compose
 from hyperlane.config import Config, Generate, check_generate
 from hyperlane.errors import ConfigError, HyperlaneError, first_known
-from hyperlane.generate.engine import Prompt
+from hyperlane.generate.engine import Engine, Ticket
+from hyperlane.generate.text import Prompt
 from hyperlane.rundir import RunDir
 from hyperlane.stages import STAGES, Context
 from hyperlane.stages.generate import encode, limits, open_engine, sampling
@@ -36,24 +37,26 @@ _DEPLOYING = ("discover", "plan", "export", "deploy")
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    prompts: Sequence[str]
-    max_new_tokens: int | None
-    settings: dict[str, Any]  # of generate.*
-    on_text: Callable[[int, str], None]
-    done: "Future[tuple[GeneratedText, ...]]"
+class _Open:
+    """What the thread that holds the cluster has ready."""
 
-
-_Jobs = queue.SimpleQueue[_Job | None]
+    config: Config
+    deployment: Deployment
+    engine: Engine
+    tokenizer: "Tokenizer"
 
 
 class AutoDistributedModel:
-    """A model deployed over a cluster. Make it with `from_pretrained`; `close` it, or use it in a `with` block."""
+    """A model deployed over a cluster. Make it with `from_pretrained`; `close` it, or use it in a `with` block.
 
-    def __init__(self, jobs: _Jobs, thread: threading.Thread, deployment: Deployment) -> None:
-        self._jobs = jobs
+    Any thread may ask; what is asked at the same time is computed together.
+    """
+
+    def __init__(self, opened: _Open, thread: threading.Thread) -> None:
+        self._opened = opened
         self._thread = thread
-        self.deployment = deployment
+        self._encoding = threading.Lock()
+        self.deployment = opened.deployment
 
     @classmethod
     def from_pretrained(cls, source: str, *, cluster: str = "local", overrides: Sequence[str] = ()) -> Self:
@@ -65,11 +68,10 @@ class AutoDistributedModel:
         Raises HyperlaneError as the command line prints it.
         """
         config = compose(source, [f"cluster={cluster}", *overrides])
-        jobs: _Jobs = queue.SimpleQueue()
-        ready: Future[Deployment] = Future()
-        thread = threading.Thread(target=_serve, args=(config, jobs, ready), name="hyperlane", daemon=True)
+        ready: Future[_Open] = Future()
+        thread = threading.Thread(target=_serve, args=(config, ready), name="hyperlane", daemon=True)
         thread.start()
-        return cls(jobs, thread, ready.result())
+        return cls(ready.result(), thread)
 
     def generate(
         self, text: str | Sequence[str], max_new_tokens: int | None = None, **settings: Any
@@ -83,19 +85,32 @@ class AutoDistributedModel:
         self, prompts: Sequence[str], max_new_tokens: int | None = None, **settings: Any
     ) -> tuple[GeneratedText, ...]:
         """As `generate`, with token ids, finish reasons and timings."""
-        return self._submit(prompts, max_new_tokens, settings, lambda index, piece: None).result()
+        tickets: list[Ticket] = []
+        submit = self._submitter(max_new_tokens, settings)
+        try:
+            for index, text in enumerate(prompts):
+                if index >= self._opened.config.generate.queue:  # it holds no more
+                    tickets[index - self._opened.config.generate.queue].result()
+                tickets.append(submit(index, text, lambda index, piece: None))
+            return tuple([ticket.result() for ticket in tickets])
+        finally:
+            for ticket in tickets:
+                ticket.cancel()
 
     def stream(self, text: str, max_new_tokens: int | None = None, **settings: Any) -> Iterator[str]:
-        """The answer to one prompt, piece by piece."""
+        """The answer to one prompt, piece by piece; an iterator that is closed early ends it."""
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        done = self._submit([text], max_new_tokens, settings, lambda index, piece: pieces.put(piece))
-        done.add_done_callback(lambda future: pieces.put(None))
-        yield from iter(pieces.get, None)
-        done.result()
+        ticket = self._submitter(max_new_tokens, settings)(0, text, lambda index, piece: pieces.put(piece))
+        ticket.outcome.add_done_callback(lambda future: pieces.put(None))
+        try:
+            yield from iter(pieces.get, None)
+        finally:
+            ticket.cancel()
+        ticket.result()
 
     def close(self) -> None:
         """End the links, and the workers where `cluster=local` started them."""
-        self._jobs.put(None)
+        self._opened.engine.close()
         self._thread.join()
 
     def __enter__(self) -> Self:
@@ -106,65 +121,57 @@ class AutoDistributedModel:
     ) -> None:
         self.close()
 
-    def _submit(
-        self,
-        prompts: Sequence[str],
-        max_new_tokens: int | None,
-        settings: dict[str, Any],
-        on_text: Callable[[int, str], None],
-    ) -> "Future[tuple[GeneratedText, ...]]":
+    def _submitter(
+        self, max_new_tokens: int | None, settings: dict[str, Any]
+    ) -> Callable[[int, str, Callable[[int, str], None]], Ticket]:
+        """What queues a prompt with these settings: (index, text, on_text) -> its ticket."""
         if not self._thread.is_alive():
             raise HyperlaneError("this model is closed; make a new one with from_pretrained")
-        done: Future[tuple[GeneratedText, ...]] = Future()
-        self._jobs.put(_Job(prompts, max_new_tokens, settings, on_text, done))
-        return done
+        config, engine, tokenizer = self._opened.config, self._opened.engine, self._opened.tokenizer
+        generate = _settings(config.generate, max_new_tokens, settings)
+
+        def submit(index: int, text: str, on_text: Callable[[int, str], None]) -> Ticket:
+            with self._encoding:  # tokenizers are for one thread at a time
+                prompt = Prompt(index, text, encode(text, config, tokenizer))
+            return engine.submit(prompt, on_text, sampling=sampling(generate), limits=limits(generate))
+
+        return submit
 
 
-def _serve(config: Config, jobs: _Jobs, ready: "Future[Deployment]") -> None:
-    """The thread that holds the cluster: deploys, then answers jobs one after another."""
+def _serve(config: Config, ready: "Future[_Open]") -> None:
+    """The thread that holds the cluster: deploys, then answers until the engine is closed."""
     try:
-        trio.run(_deploy_and_answer, config, jobs, ready)
+        trio.run(_deploy_and_answer, config, ready)
     except BaseException as error:
-        known = first_known(error)
         if not ready.done():
-            ready.set_exception(known)
-        while not jobs.empty():
-            if (job := jobs.get()) is not None:
-                job.done.set_exception(known)
+            ready.set_exception(first_known(error))
 
 
-async def _deploy_and_answer(config: Config, jobs: _Jobs, ready: "Future[Deployment]") -> None:
+async def _deploy_and_answer(config: Config, ready: "Future[_Open]") -> None:
     with tempfile.TemporaryDirectory(prefix="hyperlane-") as folder:
         async with Context.open(config, RunDir(Path(folder))) as context:
             for name in _DEPLOYING:
                 context.artifacts[name] = await STAGES[name].run(context)
             tokenizer = await context.tokenizer()
-            await trio.to_thread.run_sync(_answer, context, tokenizer, jobs, ready)
+            await trio.to_thread.run_sync(_answer, context, tokenizer, ready)
 
 
-def _answer(context: Context, tokenizer: "Tokenizer", jobs: _Jobs, ready: "Future[Deployment]") -> None:
+def _answer(context: Context, tokenizer: "Tokenizer", ready: "Future[_Open]") -> None:
     config, deployment = context.config, context.deployment
     with open_engine(config, deployment, tokenizer) as (engine, _):
-        ready.set_result(deployment)
-        for job in iter(jobs.get, None):
-            try:
-                settings = _settings(config.generate, job)
-                engine.sampling, engine.limits = sampling(settings), limits(settings)
-                prompts = [Prompt(i, text, encode(text, config, tokenizer)) for i, text in enumerate(job.prompts)]
-                job.done.set_result(engine.run(prompts, job.on_text, lambda: None))
-            except Exception as error:  # whatever it is belongs to the caller who waits for this job
-                job.done.set_exception(error)
+        ready.set_result(_Open(config, deployment, engine, tokenizer))
+        engine.serve(trio.from_thread.check_cancelled)
 
 
 _PER_CALL = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop", "ignore_eos")
 
 
-def _settings(configured: Generate, job: _Job) -> Generate:
+def _settings(configured: Generate, max_new_tokens: int | None, settings: dict[str, Any]) -> Generate:
     """The configured settings with those of one call; ConfigError where a name or a value is wrong."""
-    unknown = set(job.settings) - set(_PER_CALL)
+    unknown = set(settings) - set(_PER_CALL)
     if unknown:
         raise ConfigError(f"{min(unknown)} cannot be set for one call; there are {', '.join(_PER_CALL)}")
-    given = job.settings if job.max_new_tokens is None else {**job.settings, "max_new_tokens": job.max_new_tokens}
-    settings = replace(configured, **given)
-    check_generate(settings)
-    return settings
+    given = settings if max_new_tokens is None else {**settings, "max_new_tokens": max_new_tokens}
+    generate = replace(configured, **given)
+    check_generate(generate)
+    return generate

@@ -21,6 +21,8 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     if words[:1] == ["chat"]:
         words = [CHAT_STAGES, *words[1:]]
     multirun = any(word in _MULTIRUN for word in words)
+    if multirun:  # argparse takes no flag between two overrides
+        words = ["--multirun", *(word for word in words if word not in _MULTIRUN)]
     words = [_verbatim(word) for word in words]
     if multirun:
         words = [_sweep(word) for word in words]

@@ -26,6 +26,51 @@ def measured(**kwargs: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """What a step of one size takes: a layer of it, and the head where the step ends."""
+
+    phase: str  # "decode": `rows` sequences, a token each; "prefill": `rows` tokens of one
+    rows: int
+    past: int  # positions that are there already
+    layer_s: float
+    head_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpeed:
+    """How fast a worker computes with weights stored in one way. The sizes are those of the layer that was timed."""
+
+    weights: str  # the quantization's name
+    layer_bytes: int
+    head_bytes: int
+    kv_bytes_per_token: int
+    step_s: float  # of any step, however many layers
+    times: tuple[StepTime, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecSpeed:
+    """What one frame of `rows` x `width` values takes to encode and to decode, and its payload."""
+
+    codec: str
+    rows: int
+    width: int
+    encode_s: float
+    decode_s: float
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkInfo:
+    """One direction between two workers, or between all workers of two sites."""
+
+    source: str
+    target: str
+    latency_s: float  # one way
+    bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
     """One worker that answered, and the address that the coordinator will use for it."""
 
@@ -36,6 +81,14 @@ class WorkerInfo:
     control_address: str = measured()  # host:port that answered fastest
     data_addresses: tuple[str, ...] = measured()  # every host:port of its data port, the preferred one first
     latency_s: float = measured()
+    speeds: tuple[WorkerSpeed, ...] = measured(default=())  # empty where nothing was timed
+    codecs: tuple[CodecSpeed, ...] = measured(default=())
+    share: float = measured(default=1.0)  # of its compute threads' time that it may use for long (a CPU quota)
+    load: float = measured(default=0.0)  # of its machine: processes that want to run, by core
+    machine: str = measured(default="")  # workers of one machine share its cores
+    cores: int = measured(default=0)
+    threads: int = measured(default=1)
+    site: str = measured(default="")  # links may be given by site
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +106,7 @@ class Cluster:
 
     workers: tuple[WorkerInfo, ...]
     rejected: tuple[Rejected, ...] = measured(default=())
+    links: tuple[LinkInfo, ...] = measured(default=())  # those that were timed
 
 
 # --- plan -------------------------------------------------------------------------------------------------------
@@ -73,6 +127,7 @@ class ModelSpec:
     layer_bytes: tuple[int, ...]
     head_bytes: int  # final norm and output head
     kv_bytes_per_token: tuple[int, ...]  # by layer: keys and values of one position of one sequence
+    quantization: str = "none"  # its name: how the weights are stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +147,37 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StagePrediction:
+    """One worker's part of a step, and the link behind it, in seconds; at one row and at a full lane."""
+
+    worker: str
+    decode_s: float
+    lane_s: float
+    prefill_s: float  # of one chunk
+    codec: str  # to the next worker; "" behind the last
+    wire_s: float  # of a decode step: what encoding, the wire, its latency and decoding take
+    link_latency_s: float
+    link_bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a placement should do, by the figures measured (or assumed, where `measured` is false)."""
+
+    measured: bool
+    step_s: float  # one stream's token
+    ttft_s: float  # of a prompt of `prompt_tokens` alone
+    prompt_tokens: int
+    lanes: int
+    lane_rows: int
+    tokens_per_s: float  # with all lanes full
+    compute_s: float  # of `step_s`
+    wire_s: float  # of `step_s`
+    binds: str  # "compute", "wire" or "latency": what decides the tokens per second
+    stages: tuple[StagePrediction, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Which worker holds which layers, in chain order."""
 
@@ -101,6 +187,9 @@ class Plan:
     codecs: tuple[str, ...]  # one a hop between workers
     slots: int
     context: int
+    predicted: Prediction | None = field(default=None, metadata=_MEASURED)
+    bound: float | None = measured(default=None)  # partition=optimal: no placement's objective is below it
+    objective: float | None = measured(default=None)
 
 
 # --- export -----------------------------------------------------------------------------------------------------
@@ -214,6 +303,9 @@ class GeneratedText:
     finish_reason: str  # "stop" (end token or stop string) or "length"
     ttft_s: float = measured()
     decode_tokens_per_s: float = measured()
+    cached_tokens: int = measured(default=0)  # of the prompt, that workers held from other requests
+    drafted_tokens: int = measured(default=0)  # sent to be verified
+    accepted_tokens: int = measured(default=0)  # of those, that were right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,10 +321,27 @@ class LinkReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimes:
+    """The mean times of one worker's steps of one phase."""
+
+    phase: str  # "prefill" or "decode"
+    steps: int
+    rows: float
+    compute_s: float
+    encode_s: float
+    wire_s: float  # from encoded here to arrived at the next
+    decode_s: float
+    queue_s: float  # from arrived to decode
+    bubble_s: float  # nothing to do before the step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRange:
     name: str
     start: int
     stop: int
+    busy: float | None = measured(default=None)  # share of the time that it computed
+    times: tuple[StepTimes, ...] = measured(default=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 """One command line: Hydra composes the configuration, `compose` types it, trio runs the stages."""
 
+import contextlib
+import io
 import logging
 import os
 import signal
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import hydra
 import trio
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -17,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hyperlane.arguments import prepare
 from hyperlane.compose import conf_dir, explain, job_folder, run_folder, to_config
-from hyperlane.errors import HyperlaneError, StoreError, first_known, one_line
+from hyperlane.errors import ConfigError, HyperlaneError, StoreError, first_known, one_line
 from hyperlane.report import rows
 from hyperlane.sweep import make_row, write_row
 
@@ -31,8 +34,11 @@ def run(arguments: list[str]) -> int:
     Errors are one line on standard error; --help, --cfg and completion are Hydra's own.
     """
     exit_codes: list[int] = []
+    composed_once = False
 
     def job(composed: DictConfig) -> None:
+        nonlocal composed_once
+        composed_once = True
         try:
             _job(composed)
         except HyperlaneError as error:  # said here: Hydra would add lines of its own, and end a sweep
@@ -40,7 +46,7 @@ def run(arguments: list[str]) -> int:
 
     _register_resolvers()
     try:
-        sys.argv = ["hyperlane", *prepare(arguments)]
+        sys.argv = ["hyperlane", *_checked_flags(prepare(arguments))]
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, and one line is made of it here
         hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(job)()
     except (HyperlaneError, HydraException, OmegaConfBaseException) as error:
@@ -52,7 +58,25 @@ def run(arguments: list[str]) -> int:
         return BROKEN_PIPE
     except OSError as error:  # Hydra's own files: the run's folder, the log
         return _report(StoreError(f"cannot write the run's folder: {error}; free some room or choose another folder"))
+    except (ValueError, TypeError) as error:  # Hydra's own too, of an option that is a number, say
+        if composed_once:
+            raise
+        return _report(ConfigError(f"{one_line(error)}; an option is chosen by its name, as in model=tiny"))
     return max(exit_codes, default=0)
+
+
+def _checked_flags(words: list[str]) -> list[str]:
+    """The words; ConfigError where argparse would end the process with its usage, which is many lines."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            get_args_parser().parse_args(words)
+    except SystemExit as ended:
+        if ended.code:
+            wrong = said.getvalue().strip().splitlines()[-1].rpartition("error: ")[2]
+            raise ConfigError(f"{wrong}; --help lists what there is") from ended
+        raise
+    return words
 
 
 def _job(composed: DictConfig) -> None:

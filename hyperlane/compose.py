@@ -121,7 +121,8 @@ def saved_overrides(folder: Path) -> list[str]:
     if not path.is_file():
         raise ConfigError(f"run_dir={folder} is not the folder of a run; the last line of a run prints its folder")
     try:
-        return [str(word) for word in OmegaConf.load(path)]
+        # Not resolved: ${...} in a prompt is text.
+        return [str(word) for word in cast(list[object], OmegaConf.to_container(OmegaConf.load(path)))]
     except (OmegaConfBaseException, OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {one_line(error)}") from error
 
@@ -144,7 +145,11 @@ def explain(error: Exception, composed: DictConfig | None = None) -> str:
     if unknown:
         key = getattr(cause or error, "full_key", None) or unknown[1]
         key = unknown[1] if unknown[1].endswith(str(key)) else str(key)
-        return f"unknown key {key}{_nearest(key, _known_keys(composed))}"
+        known = _known_keys(composed)
+        if key in known:  # of another choice of its group
+            group = key.partition(".")[0]
+            return f"{key} is no key of the {group} that is chosen; choose another by {group}=NAME"
+        return f"unknown key {key}{_nearest(key, known)}"
     unread = next((e for e in (error, error.__cause__) if isinstance(e, OverrideParseException)), None)
     if unread is not None:
         return f"cannot read {unread.override!r}; write key=value, with quotes around commas, brackets and braces"
@@ -152,6 +157,14 @@ def explain(error: Exception, composed: DictConfig | None = None) -> str:
     if missing:
         return _unknown_option(missing[1])
     key = getattr(cause or error, "full_key", None)
+    if "is not a ListConfig" in text:
+        return f"{key} takes a list; write '{key}=[a,b]'"
+    group = re.search(r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)", text)
+    if group:
+        return f"{group[2]} is given for all of {group[1].lower()}; set one key of it, or choose a file by group=option"
+    there = re.search(r"An item is already at '([^']+)'", text)
+    if there:
+        return f"{there[1]} is there already; leave out the + before it"
     return f"{key}: {text}" if key and key not in text else text
 
 

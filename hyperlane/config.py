@@ -24,6 +24,7 @@ from hyperlane.errors import ConfigError
 from hyperlane.partition import Partition
 from hyperlane.partition.knapsack import Knapsack
 from hyperlane.partition.manual import Manual
+from hyperlane.partition.optimal import Optimal
 from hyperlane.partition.uniform import Uniform
 from hyperlane.quantization import Quantization
 from hyperlane.quantization.int4 import Int4
@@ -61,6 +62,12 @@ class Transport:
     step_timeout_s: float = 60.0
 
 
+class Speculate(Enum):
+    off = "off"
+    ngram = "ngram"
+    model = "model"
+
+
 @dataclass(kw_only=True, slots=True)
 class Generate:
     max_new_tokens: int = 128
@@ -78,6 +85,11 @@ class Generate:
     slots: int = 4
     lanes: int = 0
     prefill_chunk: int = 256
+    queue: int = 256
+    prefix_cache: bool = True
+    speculate: Speculate = Speculate.off
+    draft_tokens: int = 31
+    draft: str | None = None  # of speculate=model: a source as model.source
     stream: bool = True
 
 
@@ -102,7 +114,7 @@ class Store:
 
 CHOICES: Mapping[str, Mapping[str, type]] = {
     "cluster": {"local": Local, "lab": Lab, "static": Static},
-    "partition": {"uniform": Uniform, "knapsack": Knapsack, "manual": Manual},
+    "partition": {"uniform": Uniform, "knapsack": Knapsack, "manual": Manual, "optimal": Optimal},
     "quantization": {"none": NoQuantization, "int8": Int8, "int4": Int4},
     "security": {"insecure": Insecure},
 }
@@ -163,6 +175,7 @@ def check(config: Config) -> None:
     block_size = getattr(config.quantization, "block_size", 32)
     powers = (16, 32, 64, 128, 256)
     _require(block_size in powers, "quantization.block_size", block_size, "16, 32, 64, 128 or 256")
+    _require(bool(config.stages), "stages", config.stages, "one or more, as in stages=[discover,plan]")
     _require(bool(re.fullmatch(r"[\w.-]+", config.name)), "name", config.name, "letters, digits, '.', '_' and '-'")
 
 
@@ -183,6 +196,14 @@ def check_generate(generate: Generate) -> None:
     _require(generate.context >= 2, "generate.context", generate.context, "2 or more")
     _require(1 <= generate.slots <= 65535, "generate.slots", generate.slots, "1 to 65535")
     _require(generate.lanes >= 0, "generate.lanes", generate.lanes, "0 (one a worker) or more")
+    _require(generate.queue >= 1, "generate.queue", generate.queue, "1 or more")
+    _require(1 <= generate.draft_tokens <= 65534, "generate.draft_tokens", generate.draft_tokens, "1 to 65534")
+    _require(
+        generate.speculate is not Speculate.model or generate.draft is not None,
+        "generate.draft",
+        generate.draft,
+        "the source of a small model with the same tokenizer, or generate.speculate=ngram",
+    )
     _require(1 <= generate.prefill_chunk <= 65535, "generate.prefill_chunk", generate.prefill_chunk, "1 to 65535")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from hyperlane.artifacts import Boundary, Generation, LinkReport
+from hyperlane.artifacts import Boundary, GeneratedText, Generation, LinkReport
 
 
 def summary(generation: Generation, boundaries: Sequence[Boundary], folder: str) -> Table:
@@ -29,13 +29,23 @@ def rows(generation: Generation, boundaries: Sequence[Boundary]) -> dict[str, st
     return {
         "workers": str(len(generation.workers)),
         "layers": ", ".join(f"{w.name} {w.start}:{w.stop} ({w.stop - w.start})" for w in generation.workers),
-        "tokens": f"{sum(len(r.prompt_token_ids) for r in requests)} in, {tokens} out",
+        "tokens": f"{sum(len(r.prompt_token_ids) for r in requests)} in, {tokens} out{_saved(requests)}",
         "bytes on the wire": f"{_wire_bytes(generation.links):,} (hidden states {_wire_bytes(hidden):,})",
         "codec": "; ".join(dict.fromkeys(describe(boundary) for boundary in boundaries)) or "no link between workers",
         "compression": compression(hidden),
         "time to first token": f"{first_s:.3f} s" + (" (median)" if len(requests) > 1 else ""),
         "tokens per second": f"{speed:.1f}" + (" (median of a request)" if len(requests) > 1 else ""),
+        "busy": ", ".join(f"{w.name} {100 * w.busy:.0f} %" for w in generation.workers if w.busy is not None),
     }
+
+
+def _saved(requests: Sequence[GeneratedText]) -> str:
+    """What the prefix cache and the speculation did, where they did anything."""
+    cached, drafted = sum(r.cached_tokens for r in requests), sum(r.drafted_tokens for r in requests)
+    accepted = sum(r.accepted_tokens for r in requests)
+    return (f", {cached} of the prompts held already" if cached else "") + (
+        f", {accepted} of {drafted} drafts right" if drafted else ""
+    )
 
 
 def describe(boundary: Boundary) -> str:

@@ -3,8 +3,9 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,22 @@ def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return ["job", *varied, *measured, *failed, "folder"], lines
 
 
+def for_a_terminal(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """`table_of` made narrow: without folders, without figures that are all the same, and without asides."""
+    short = [replace(row, figures={name: _ASIDE.sub("", text) for name, text in row.figures.items()}) for row in rows]
+    header, lines = table_of(short)
+    figures = {name for row in rows for name in row.figures}
+    kept = [
+        index
+        for index, name in enumerate(header[:-1])
+        if name not in figures or len(lines) == 1 or len({line[index] for line in lines}) > 1
+    ]
+    return [header[index] for index in kept], [[line[index] for index in kept] for line in lines]
+
+
+_ASIDE = re.compile(r" \([^()]*\)")
+
+
 class ResultsTable(Callback):
     """Hydra's hook at the end of a sweep: writes results.csv into the sweep's folder and prints the table."""
 
@@ -83,8 +100,9 @@ class ResultsTable(Callback):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([header, *lines])
         write_atomic(sweep_dir / "results.csv", text.getvalue())
-        table = Table(*header[:-1], title=f"{len(lines)} jobs", title_justify="left")  # folders are in the CSV
-        for line in lines:
-            table.add_row(*line[:-1])
+        names, cells = for_a_terminal(found)  # the CSV has everything
+        table = Table(*names, title=f"{len(lines)} jobs", title_justify="left")
+        for line in cells:
+            table.add_row(*line)
         Console(highlight=False, markup=False).print(table)
         print(f"results: {sweep_dir / 'results.csv'}", flush=True)

@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from hyperlane.arguments import CHAT_STAGES, prepare
 from hyperlane.compose import conf_dir
@@ -63,13 +64,13 @@ def test_other_arguments_stay_hydras() -> None:
 
 
 def test_a_sweep_over_prompts_is_a_job_each() -> None:
-    assert prepare(["-m", 'prompts=["a, b","c"]']) == ["-m", "prompt='a, b','c'"]
-    assert prepare(["-m", "prompts=[one,two]"]) == ["-m", "prompt='one','two'"]
+    assert prepare(["-m", 'prompts=["a, b","c"]']) == ["--multirun", "prompt='a, b','c'"]
+    assert prepare(["-m", "prompts=[one,two]"]) == ["--multirun", "prompt='one','two'"]
     assert prepare(["prompts=[one,two]"]) == ["prompts=[one,two]"]
 
 
 def test_a_single_prompt_in_a_sweep_is_not_split_at_its_comma() -> None:
-    assert prepare(["-m", "prompt=a, b"]) == ["-m", "prompt='a, b'"]
+    assert prepare(["--multirun", "prompt=a, b"]) == ["--multirun", "prompt='a, b'"]
 
 
 @pytest.mark.parametrize("text", ["prompts=[a", "prompts=3", "prompts=[]"])
@@ -98,3 +99,15 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_a_continued_run_cannot_be_swept(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be swept"):
         prepare(["-m", f"run_dir={tmp_path}"])
+
+
+@pytest.mark.parametrize("text", AWKWARD)
+def test_a_continued_run_keeps_the_prompt_as_it_was_typed(text: str, tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(OmegaConf.create(prepare([f"prompt={text}"])), tmp_path / ".hydra" / "overrides.yaml")
+    assert compose("config", prepare([f"run_dir={tmp_path}"])).prompt == text
+
+
+def test_flags_of_a_sweep_may_stand_anywhere() -> None:
+    for words in (["-m", "a=1", "b=2"], ["a=1", "-m", "b=2"], ["a=1", "b=2", "--multirun"]):
+        assert prepare(words) == ["--multirun", "a=1", "b=2"]

@@ -71,6 +71,7 @@ Codebook make_search(std::vector<float> midpoints) {
   Codebook book{};
   book.spread = spread_of(midpoints);
   fill_buckets(book, midpoints);
+  for (auto& step : book.steps) std::fill(std::begin(step), std::end(step), INFINITY);
   std::size_t size = 1;
   int bits = 0;
   for (; size <= midpoints.size(); size *= 2) ++bits;

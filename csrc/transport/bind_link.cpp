@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "transport/frame_objects.hpp"
 #include "transport/receiver.hpp"
 #include "transport/sender.hpp"
 
@@ -11,27 +12,39 @@ namespace hyperlane {
 namespace {
 
 // Any object with the buffer protocol; its memory stays valid, and is not copied, until the frame is sent.
-Message make_message(const py::bytes& prefix, const py::buffer& payload) {
+Message make_message(const py::tuple& frame) {
   const auto release = [](Py_buffer* view) {
     PyBuffer_Release(view);
     delete view;
   };
   auto* view = new Py_buffer;
-  if (PyObject_GetBuffer(payload.ptr(), view, PyBUF_C_CONTIGUOUS) != 0) {
+  if (PyObject_GetBuffer(payload_of(frame), view, PyBUF_C_CONTIGUOUS) != 0) {
     delete view;
     throw py::error_already_set();
   }
   std::shared_ptr<Py_buffer> keep(view, release);
   const auto* data = static_cast<const std::uint8_t*>(view->buf);
-  return {std::string(prefix), data, static_cast<std::size_t>(view->len), keep};
+  const auto bytes = static_cast<std::size_t>(view->len);
+  return {pack_prefix(frame, bytes), data, bytes, keep};
 }
 
-std::uint64_t submit(Sender& sender, const py::bytes& prefix, const py::buffer& payload, double timeout_s) {
-  Message message = make_message(prefix, payload);
+std::uint64_t submit(Sender& sender, const py::tuple& frame, double timeout_s) {
+  Message message = make_message(frame);
   sender.take_spent();  // with the GIL, as dropping a buffer needs it
   const std::shared_ptr<void> keep = message.keep;
   py::gil_scoped_release unlocked;
   return sender.submit(std::move(message), timeout_s);
+}
+
+// `types` are Frame, Run and the tuple of kinds.
+py::tuple recv(Receiver& receiver, double timeout_s, const py::tuple& types) {
+  std::unique_ptr<FrameBlock> block;
+  {
+    py::gil_scoped_release unlocked;
+    block = receiver.recv(timeout_s);
+  }
+  const std::int64_t arrived_ns = block->arrived_ns;
+  return py::make_tuple(unpack_frame(std::move(block), types), arrived_ns);
 }
 
 void wait(Sender& sender, std::uint64_t handle, double timeout_s) {
@@ -50,14 +63,14 @@ void close_sender(Sender& sender) {
   sender.take_spent();
 }
 
-py::buffer_info block_view(FrameBlock& block) {
-  return {block.data(), static_cast<py::ssize_t>(block.bytes()), true};
+py::buffer_info payload_view(FrameBlock& block) {
+  return {block.data() + block.payload_start, static_cast<py::ssize_t>(block.payload_bytes), true};
 }
 
 void bind_sender(py::module_& module) {
   py::class_<Sender>(module, "Sender")
       .def(py::init<int, std::size_t>(), py::arg("fd"), py::arg("queue_depth"))
-      .def("submit", &submit, py::arg("prefix"), py::arg("payload"), py::arg("timeout_s"))
+      .def("submit", &submit, py::arg("frame"), py::arg("timeout_s"))
       .def("wait", &wait, py::arg("handle"), py::arg("timeout_s"))
       .def("close", &close_sender)
       .def_property_readonly("submitted", &Sender::submitted)
@@ -67,14 +80,17 @@ void bind_sender(py::module_& module) {
 
 void bind_receiver(py::module_& module) {
   using Unlocked = py::call_guard<py::gil_scoped_release>;
-  py::class_<FrameBlock>(module, "FrameBlock", py::buffer_protocol()).def_buffer(&block_view);
+  py::class_<FrameBlock>(module, "FrameBlock", py::buffer_protocol()).def_buffer(&payload_view);
   py::class_<Receiver>(module, "Receiver")
-      .def(py::init(
-               [](int fd, const py::bytes& greeting, std::size_t queue_depth, std::size_t max_frame_bytes) {
-                 return std::make_unique<Receiver>(fd, std::string(greeting), queue_depth, max_frame_bytes);
-               }),
-           py::arg("fd"), py::arg("greeting"), py::arg("queue_depth"), py::arg("max_frame_bytes"))
-      .def("recv", &Receiver::recv, py::arg("timeout_s"), Unlocked())
+      .def(py::init([](int fd, const py::bytes& greeting, std::size_t queue_depth,
+                       std::size_t max_frame_bytes, long spin_us) {
+             return std::make_unique<Receiver>(fd, std::string(greeting), queue_depth, max_frame_bytes,
+                                               spin_us);
+           }),
+           py::arg("fd"), py::arg("greeting"), py::arg("queue_depth"), py::arg("max_frame_bytes"),
+           py::arg("spin_us"))
+      .def("recv", &recv, py::arg("timeout_s"), py::arg("types"))
+      .def("ready", &Receiver::ready, Unlocked())
       .def("close", &Receiver::close, Unlocked())
       .def_property_readonly("rejected", &Receiver::rejected)
       .def_property_readonly("departed", &Receiver::departed)

@@ -21,6 +21,9 @@ class FrameBlock {
   std::uint8_t* data() const { return memory_ + start_; }
   std::size_t bytes() const { return bytes_; }
 
+  std::size_t payload_start = 0, payload_bytes = 0;  // set once the frame is whole
+  std::int64_t arrived_ns = 0;                       // its last byte was read then, on the steady clock
+
  private:
   friend class FramePool;
   std::shared_ptr<FramePool> pool_;

@@ -13,7 +13,7 @@
 namespace hyperlane {
 namespace {
 
-constexpr std::size_t kStagingBytes = 64 << 10;
+constexpr std::size_t kStagingBytes = 16 << 10;
 
 Header header_at(const std::uint8_t* bytes) {
   Header header;
@@ -29,7 +29,11 @@ Connection::Connection(int fd, std::string peer, Limits limits)
 Connection::~Connection() { close(fd_); }
 
 void Connection::read() {
-  if (!block_) return read_staging();
+  if (!block_) {
+    read_staging();
+    if (!start_frame()) return;
+    move_staged();
+  }
   while (filled_ < block_->bytes() && read_block()) sum();
 }
 
@@ -102,6 +106,9 @@ std::unique_ptr<FrameBlock> Connection::finish_frame() {
   if (fault_.empty() && header.kind == 0) fault_ = "it sent a greeting, which only a receiver does";
   if (!fault_.empty()) return nullptr;
   ++frames_;
+  block_->payload_start = header.prefix_bytes();
+  block_->payload_bytes = header.payload_bytes;
+  block_->arrived_ns = std::chrono::nanoseconds(Clock::now().time_since_epoch()).count();
   return std::move(block_);
 }
 

@@ -34,14 +34,16 @@ std::uint32_t by_table(const std::uint8_t* data, std::size_t bytes, std::uint32_
 
 #ifdef HYPERLANE_X86
 // The instruction gives a result every cycle but takes three: three stretches run side by side and are joined
-// by "append kStretch zero bytes", a linear map kept as four tables of 256.
-constexpr std::size_t kStretch = 4096;
+// by "append so many zero bytes", a linear map kept as four tables of 256. Short stretches are for short
+// frames.
+constexpr std::size_t kLong = 4096, kShort = 256;
 using Shift = std::array<Table, 4>;
 
+template <std::size_t bytes>
 Shift make_shift() {
-  const std::array<std::uint8_t, kStretch> zeros{};
+  const std::array<std::uint8_t, bytes> zeros{};
   std::array<std::uint32_t, 32> columns{};
-  for (int bit = 0; bit < 32; ++bit) columns[bit] = by_table(zeros.data(), kStretch, 1u << bit);
+  for (int bit = 0; bit < 32; ++bit) columns[bit] = by_table(zeros.data(), bytes, 1u << bit);
   Shift shift{};
   for (int byte = 0; byte < 4; ++byte)
     for (std::uint32_t value = 0; value < 256; ++value)
@@ -60,19 +62,28 @@ std::uint64_t load64(const std::uint8_t* data) {
   return word;
 }
 
-__attribute__((target("sse4.2"))) std::uint32_t by_instruction(const std::uint8_t* data, std::size_t bytes,
-                                                               std::uint32_t crc) {
-  static const Shift shift = make_shift();
-  for (; bytes >= 3 * kStretch; bytes -= 3 * kStretch, data += 3 * kStretch) {
+// Sums what is there of whole triples of stretches; moves `data` and `bytes` past it.
+template <std::size_t stretch>
+__attribute__((target("sse4.2"))) std::uint32_t by_stretches(const std::uint8_t*& data, std::size_t& bytes,
+                                                             std::uint32_t crc) {
+  static const Shift shift = make_shift<stretch>();
+  for (; bytes >= 3 * stretch; bytes -= 3 * stretch, data += 3 * stretch) {
     std::uint64_t a = crc, b = 0, c = 0;
-    for (std::size_t i = 0; i < kStretch; i += 8) {
+    for (std::size_t i = 0; i < stretch; i += 8) {
       a = _mm_crc32_u64(a, load64(data + i));
-      b = _mm_crc32_u64(b, load64(data + kStretch + i));
-      c = _mm_crc32_u64(c, load64(data + 2 * kStretch + i));
+      b = _mm_crc32_u64(b, load64(data + stretch + i));
+      c = _mm_crc32_u64(c, load64(data + 2 * stretch + i));
     }
     crc = append_zeros(shift, static_cast<std::uint32_t>(a)) ^ static_cast<std::uint32_t>(b);
     crc = append_zeros(shift, crc) ^ static_cast<std::uint32_t>(c);
   }
+  return crc;
+}
+
+__attribute__((target("sse4.2"))) std::uint32_t by_instruction(const std::uint8_t* data, std::size_t bytes,
+                                                               std::uint32_t crc) {
+  crc = by_stretches<kLong>(data, bytes, crc);
+  crc = by_stretches<kShort>(data, bytes, crc);
   for (; bytes >= 8; bytes -= 8, data += 8)
     crc = static_cast<std::uint32_t>(_mm_crc32_u64(crc, load64(data)));
   for (; bytes; --bytes, ++data) crc = _mm_crc32_u8(crc, *data);

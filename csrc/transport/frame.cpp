@@ -5,10 +5,10 @@
 namespace hyperlane {
 namespace {
 
-enum Kind { kHello, kTokens, kHidden, kCandidates, kLogits, kError };
-constexpr std::uint8_t kVersion = 1;
+enum Kind { kHello, kTokens, kHidden, kCandidates, kLogits, kError, kFork };
 constexpr std::uint8_t kKnownFlags = 1;
 constexpr std::size_t kMaxTextBytes = 4096;
+constexpr std::size_t kForkBytes = 4;
 
 struct Run {
   std::uint16_t slot, outputs;
@@ -54,11 +54,14 @@ std::string header_fault(const Header& header, std::size_t max_frame_bytes) {
     return "this is no Hyperlane peer: a frame starts with 'HYPL'";
   if (header.version != kVersion)
     return "a frame of version " + std::to_string(header.version) + ", this is 1; run one release everywhere";
-  if (header.kind > kError) return "a frame of unknown kind " + std::to_string(header.kind);
+  if (header.kind > kFork) return "a frame of unknown kind " + std::to_string(header.kind);
   if (header.flags & ~kKnownFlags) return "a frame with unknown flags " + std::to_string(header.flags);
   if (header.codec && header.kind != kHidden) return "a codec in " + sizes(header);
   if (header.kind == kHello || header.kind == kError) {
     if (header.rows || header.width || header.runs || header.payload_bytes > kMaxTextBytes)
+      return sizes(header);
+  } else if (header.kind == kFork) {
+    if (header.rows == 0 || header.width || header.runs || header.payload_bytes != kForkBytes)
       return sizes(header);
   } else if (header.runs == 0 || header.width == 0 || !payload_fits(header)) {
     return sizes(header);
@@ -69,6 +72,7 @@ std::string header_fault(const Header& header, std::size_t max_frame_bytes) {
 }
 
 std::string runs_fault(const Header& header, const std::uint8_t* table) {
+  if (header.kind == kFork) return "";  // its rows are positions that it copies
   std::uint64_t rows = 0, outputs = 0;
   for (std::size_t i = 0; i < header.runs; ++i) {
     const Run run = read_run(table + i * kRunBytes);

@@ -6,6 +6,7 @@
 
 namespace hyperlane {
 
+constexpr std::uint8_t kVersion = 1;
 constexpr std::size_t kHeaderBytes = 40;
 constexpr std::size_t kRunBytes = 10;
 constexpr std::size_t kCrcBytes = 4;

@@ -12,7 +12,11 @@ namespace {
 
 constexpr std::size_t kMaxConnections = 64;
 constexpr std::size_t kKeptReasons = 64;
-constexpr long kIdleNs = 1000000;  // a caller that stays away for so long is busy, and the thread reads
+// A caller that stays away for so long is busy, and the thread reads. Until then the kernel's buffers do.
+constexpr long kIdleNs = 5000000;
+
+// Of Receiver::pace_: after a busy wait in vain, so many frames must come fast before the next one.
+constexpr int kSlow = -64, kFast = 8;
 
 std::string address_text(const sockaddr_storage& address) {
   char host[INET6_ADDRSTRLEN] = "?";
@@ -31,7 +35,8 @@ void poll_until(std::vector<pollfd>& entries, Clock::time_point deadline) {
     poll(entries.data(), entries.size(), -1);
     return;
   }
-  const auto left = std::max(deadline - Clock::now(), Clock::duration::zero());
+  const auto now = Clock::now();
+  const auto left = deadline > now ? deadline - now : Clock::duration::zero();
   const auto left_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(left).count();
   const timespec wait{static_cast<time_t>(left_ns / 1000000000), static_cast<long>(left_ns % 1000000000)};
   ppoll(entries.data(), entries.size(), &wait, nullptr);
@@ -44,11 +49,13 @@ void note(std::deque<std::string>& reasons, std::string reason) {
 
 }  // namespace
 
-Receiver::Receiver(int fd, std::string greeting, std::size_t queue_depth, std::size_t max_frame_bytes)
+Receiver::Receiver(int fd, std::string greeting, std::size_t queue_depth, std::size_t max_frame_bytes,
+                   long spin_us)
     : fd_(fd),
       greeting_(std::move(greeting)),
       queue_depth_(queue_depth),
-      limits_{std::make_shared<FramePool>(queue_depth + 2), max_frame_bytes} {
+      limits_{std::make_shared<FramePool>(queue_depth + 2), max_frame_bytes},
+      spin_(spin_us) {
   thread_ = std::thread([this] { run(); });
 }
 
@@ -86,6 +93,14 @@ std::unique_ptr<FrameBlock> Receiver::recv(double timeout_s) {
       changed_.wait_until(lock, deadline);
     }
   }
+}
+
+bool Receiver::ready() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const Visit visit(*this);
+  if (queue_.empty() && !closing_ && reader_ == Reader::none)
+    read_as(Reader::caller, Clock::time_point::min(), lock);
+  return !queue_.empty();
 }
 
 std::unique_ptr<FrameBlock> Receiver::take_first() {
@@ -127,8 +142,8 @@ void Receiver::wait_for_turn(std::unique_lock<std::mutex>& lock) {
   lock.unlock();
   poll(entries, 2, -1);
   lock.lock();
-  if (!closing_) wake_.clear();
-  if (!idle_.clear()) return;
+  if (entries[0].revents && !closing_) wake_.clear();
+  if (!entries[1].revents || !idle_.clear()) return;
   idle_is_set_ = callers_ == 0 && Clock::now() - left_at_ < std::chrono::nanoseconds(kIdleNs);
   if (idle_is_set_) idle_.set(kIdleNs);
 }
@@ -136,9 +151,10 @@ void Receiver::wait_for_turn(std::unique_lock<std::mutex>& lock) {
 void Receiver::read_as(Reader reader, Clock::time_point deadline, std::unique_lock<std::mutex>& lock) {
   reader_ = reader;
   lock.unlock();
+  if (reader == Reader::thread) pace_ = std::min(pace_, 0);
   read_sockets(deadline);
   lock.lock();
-  if (!closing_) wake_.clear();
+  if (std::exchange(woken_, false) && !closing_) wake_.clear();
   reader_ = Reader::none;
   changed_.notify_all();
 }
@@ -158,16 +174,45 @@ void Receiver::read_sockets(Clock::time_point deadline) {
 }
 
 void Receiver::wait_for_input(Clock::time_point deadline) {
+  if (deadline == Clock::time_point::min()) return poll_once(deadline);
+  const auto since = Clock::now();
+  if (pace_ > 0) {
+    if (wait_busily(since)) return;
+    pace_ = kSlow;
+  }
+  poll_once(deadline);
+  if (Clock::now() - since > spin_)
+    pace_ = std::min(pace_, 0);
+  else
+    pace_ = std::min(pace_ + 1, kFast);
+}
+
+// Whether a frame came.
+bool Receiver::wait_busily(Clock::time_point since) {
+  while (Clock::now() - since < spin_) {
+    bool delivered = false;
+    for (const auto& connection : connections_) {
+      if (!has_room()) return false;
+      connection->read();
+      delivered |= deliver_read(*connection);
+    }
+    if (delivered) return true;
+  }
+  return false;
+}
+
+void Receiver::poll_once(Clock::time_point deadline) {
   const bool room = has_room();
-  std::vector<pollfd> entries{wake_.entry(), {fd_, POLLIN, 0}};
-  for (const auto& connection : connections_) entries.push_back({room ? connection->fd() : -1, POLLIN, 0});
-  poll_until(entries, deadline);
+  entries_.assign({wake_.entry(), {fd_, POLLIN, 0}});
+  for (const auto& connection : connections_) entries_.push_back({room ? connection->fd() : -1, POLLIN, 0});
+  poll_until(entries_, deadline);
+  woken_ = entries_[0].revents != 0;
   for (std::size_t i = 0; i < connections_.size(); ++i) {
-    if (!entries[i + 2].revents || !has_room()) continue;
+    if (!entries_[i + 2].revents || !has_room()) continue;
     connections_[i]->read();
     deliver_read(*connections_[i]);
   }
-  if (entries[1].revents) accept_one();
+  if (entries_[1].revents) accept_one();
 }
 
 void Receiver::accept_one() {
@@ -175,8 +220,11 @@ void Receiver::accept_one() {
   socklen_t length = sizeof address;
   const int fd = accept4(fd_, reinterpret_cast<sockaddr*>(&address), &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (fd < 0) return;
-  const int on = 1;
+  const int on = 1, off = 0;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  // Nothing but the greeting goes back, so that no acknowledgement can ride on an answer: each frame would
+  // have one sent at once, which costs the reader more than the frame itself.
+  setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof off);
   auto connection = std::make_unique<Connection>(fd, address_text(address), limits_);
   const auto greeted = send(fd, greeting_.data(), greeting_.size(), MSG_NOSIGNAL);
   if (greeted != static_cast<ssize_t>(greeting_.size())) return;

@@ -21,12 +21,16 @@ namespace hyperlane {
 
 class Receiver {
  public:
-  // Takes the listening socket; `greeting` is the whole frame that each connection is greeted with.
-  Receiver(int fd, std::string greeting, std::size_t queue_depth, std::size_t max_frame_bytes);
+  // Takes the listening socket; `greeting` is the whole frame that each connection is greeted with. A caller
+  // waits busily for up to `spin_us` where frames have come about as fast, and otherwise sleeps at once.
+  Receiver(int fd, std::string greeting, std::size_t queue_depth, std::size_t max_frame_bytes, long spin_us);
   ~Receiver();
 
   // The next whole, checked frame of any connection. Throws TimedOut, and LinkBroken once closed.
   std::unique_ptr<FrameBlock> recv(double timeout_s);
+
+  // Whether `recv` has a frame without waiting.
+  bool ready();
 
   void close();
 
@@ -48,6 +52,8 @@ class Receiver {
   void accept_one();
   void make_place();
   void wait_for_input(Clock::time_point deadline);
+  bool wait_busily(Clock::time_point since);
+  void poll_once(Clock::time_point deadline);
   bool deliver_read(Connection& connection);
   void end(const Connection& connection);
   bool has_room() const;
@@ -57,7 +63,11 @@ class Receiver {
   const std::string greeting_;
   const std::size_t queue_depth_;
   const Connection::Limits limits_;
-  std::vector<std::unique_ptr<Connection>> connections_;  // of the reader
+  const std::chrono::microseconds spin_;
+  std::vector<std::unique_ptr<Connection>> connections_;  // of the reader, as are these two
+  std::vector<pollfd> entries_;
+  bool woken_ = false;
+  int pace_ = 0;  // above 0: frames come fast enough to wait for them busily
   Wake wake_;
   Timer idle_;  // due when callers may have stayed away
   bool idle_is_set_ = false;

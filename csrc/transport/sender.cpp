@@ -11,7 +11,7 @@ namespace hyperlane {
 namespace {
 
 // A small frame goes out from the caller's thread where nothing waits before it: no hand-over, lower latency.
-constexpr std::size_t kDirectBytes = 64 << 10;
+constexpr std::size_t kDirectBytes = 256 << 10;
 
 void make_ready(Message& message) {
   const std::size_t payload_stop = message.prefix.size() + message.payload_bytes;

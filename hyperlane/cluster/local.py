@@ -1,5 +1,6 @@
 """cluster=local: workers started on this machine for one run, found by mDNS on loopback like any others."""
 
+import os
 import secrets
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hyperlane.cluster.interfaces import LOOPBACK
 from hyperlane.cluster.lab import Announced
 from hyperlane.cluster.source import Surroundings
 from hyperlane.errors import ClusterError, ConfigError, first_known
+from hyperlane.transport.link import SPIN_US
 from hyperlane.worker.profile import host_total_bytes
 
 STOP_TIMEOUT_S = 5.0
@@ -31,6 +33,9 @@ class Local:
     start_timeout_s: float = 20.0
     probe_timeout_s: float = 2.0
     snapshot: str | None = None
+    pin: bool = False
+    spin_us: int = SPIN_US
+    spinning: bool = False
 
     @asynccontextmanager
     async def open(self, surroundings: Surroundings) -> AsyncIterator["Started"]:
@@ -67,11 +72,17 @@ class Local:
             "--cluster": cluster,
             "--store": str(store_root),
             "--threads": str(self.threads),
+            "--spin-us": str(self.spin_us),
             "--memory-bytes": str(host_total_bytes() // self.workers),
         }
         if self.interface is not None:
             options["--interface"] = self.interface
-        command = [sys.executable, "-m", "hyperlane.worker", "--parent-stdin"]
+        cores = sorted(os.sched_getaffinity(0))
+        if self.pin:
+            options["--pin"] = ",".join(str(core) for core in self._cores(index, cores))
+        if self.workers * self.threads >= len(cores):
+            options["--overlap"] = "off"  # no core is left for it
+        command = [sys.executable, "-m", "hyperlane.worker", "--parent-stdin", *["--spinning"] * self.spinning]
         command += [word for option in options.items() for word in option]
         log = logs / f"{name}.log"
         with log.open("wb") as output:
@@ -84,6 +95,10 @@ class Local:
                 start_new_session=True,
             )
         return Process(name, popen, log)
+
+    def _cores(self, index: int, cores: Sequence[int]) -> Sequence[int]:
+        """A worker's own cores; where there are too few for all, they are shared in turns."""
+        return [cores[(index * self.threads + thread) % len(cores)] for thread in range(self.threads)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from hyperlane.control.channel import SLOW_DISK_BYTES_PER_S, explain, open_chann
 from hyperlane.control.types import LinkSpeed, Loaded, ShardSpec, Step, Wired, Wiring, WorkerStats
 from hyperlane.control.worker_pb2_grpc import WorkerStub
 from hyperlane.errors import HyperlaneError
+from hyperlane.timeline.record import Records
 
 T = TypeVar("T")
 
@@ -73,6 +74,10 @@ class ControlClient:
         """The speed of a wired worker's link to the next one, and of its codecs on frames of `rows` of `width`."""
         request = pb.MeasureLinkRequest(codecs=codecs, rows=rows, width=width)
         return self._call("MeasureLink", request, timeout_s, messages.speed_from_message)
+
+    def records(self, steps: int, timeout_s: float = CALL_TIMEOUT_S) -> Call[Records]:
+        """The worker's clock, and when the stages of its latest steps began and ended, at most so many."""
+        return self._call("GetRecords", pb.GetRecordsRequest(steps=steps), timeout_s, messages.records_from_message)
 
     def unload(self, timeout_s: float = CALL_TIMEOUT_S) -> Call[None]:
         """Drop shard and wiring; the files stay in the worker's store."""

@@ -20,6 +20,7 @@ from hyperlane.control.types import (
     Wiring,
     WorkerStats,
 )
+from hyperlane.timeline.record import Records, StepRecord
 
 
 def stats_to_message(stats: WorkerStats) -> Any:
@@ -95,6 +96,15 @@ def speed_to_message(speed: LinkSpeed) -> Any:
 def speed_from_message(message: Any) -> LinkSpeed:
     times = tuple(CodecTime(**_fields(time, CodecTime)) for time in message.times)
     return LinkSpeed(**_fields(message, LinkSpeed, "times"), times=times)
+
+
+def records_to_message(records: Records) -> Any:
+    return pb.Records(now_ns=records.now_ns, steps=[pb.StepRecord(**step._asdict()) for step in records.steps])
+
+
+def records_from_message(message: Any) -> Records:
+    steps = tuple(StepRecord(*(getattr(step, name) for name in StepRecord._fields)) for step in message.steps)
+    return Records(message.now_ns, steps)
 
 
 def files_to_message(blobs: Iterable[Blob]) -> Any:

@@ -15,7 +15,7 @@ from hyperlane.control import messages, steps
 from hyperlane.control import worker_pb2 as pb
 from hyperlane.control.channel import KEEPALIVE_MS, MESSAGE_OPTIONS
 from hyperlane.control.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
-from hyperlane.errors import ConfigError, HyperlaneError, StoreError, TransportError, one_line
+from hyperlane.errors import ConfigError, HyperlaneError, OutOfMemoryError, StoreError, TransportError, one_line
 from hyperlane.worker.worker import Worker
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Worker"].full_name
@@ -97,6 +97,10 @@ class _Service(WorkerServicer):  # type: ignore[misc]  # generated, untyped
             speed = self._worker.measure_link(tuple(request.codecs), tuple(request.rows), request.width)
             return messages.speed_to_message(speed)
 
+    def GetRecords(self, request: Any, context: Any) -> Any:  # noqa: N802
+        with _mapped_errors(context):
+            return messages.records_to_message(self._worker.records(request.steps))
+
     def ExecutePipeline(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802
         with _mapped_errors(context):
             timeout_s = context.time_remaining() or PIPELINE_TIMEOUT_S
@@ -125,6 +129,8 @@ def _mapped_errors(context: Any) -> Iterator[None]:
         _abort(context, grpc.StatusCode.DATA_LOSS, error)
     except TransportError as error:
         _abort(context, grpc.StatusCode.ABORTED, error)
+    except OutOfMemoryError as error:
+        _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, error)
     except HyperlaneError as error:
         _abort(context, grpc.StatusCode.FAILED_PRECONDITION, error)
     except ValueError as error:

@@ -39,6 +39,11 @@ class WorkerStub(object):
                 request_serializer=hyperlane_dot_control_dot_worker__pb2.MeasureLinkRequest.SerializeToString,
                 response_deserializer=hyperlane_dot_control_dot_worker__pb2.MeasureLinkReply.FromString,
                 )
+        self.GetRecords = channel.unary_unary(
+                '/hyperlane.control.Worker/GetRecords',
+                request_serializer=hyperlane_dot_control_dot_worker__pb2.GetRecordsRequest.SerializeToString,
+                response_deserializer=hyperlane_dot_control_dot_worker__pb2.Records.FromString,
+                )
         self.ExecutePipeline = channel.stream_stream(
                 '/hyperlane.control.Worker/ExecutePipeline',
                 request_serializer=hyperlane_dot_control_dot_worker__pb2.Step.SerializeToString,
@@ -94,6 +99,13 @@ class WorkerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRecords(self, request, context):
+        """When the stages of the latest steps began and ended, by this worker's clock; for when no step is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExecutePipeline(self, request_iterator, context):
         """Run steps through this worker and all that follow it; replies are those of the last one, in order.
         """
@@ -142,6 +154,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.MeasureLink,
                     request_deserializer=hyperlane_dot_control_dot_worker__pb2.MeasureLinkRequest.FromString,
                     response_serializer=hyperlane_dot_control_dot_worker__pb2.MeasureLinkReply.SerializeToString,
+            ),
+            'GetRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecords,
+                    request_deserializer=hyperlane_dot_control_dot_worker__pb2.GetRecordsRequest.FromString,
+                    response_serializer=hyperlane_dot_control_dot_worker__pb2.Records.SerializeToString,
             ),
             'ExecutePipeline': grpc.stream_stream_rpc_method_handler(
                     servicer.ExecutePipeline,
@@ -250,6 +267,23 @@ class Worker(object):
         return grpc.experimental.unary_unary(request, target, '/hyperlane.control.Worker/MeasureLink',
             hyperlane_dot_control_dot_worker__pb2.MeasureLinkRequest.SerializeToString,
             hyperlane_dot_control_dot_worker__pb2.MeasureLinkReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/hyperlane.control.Worker/GetRecords',
+            hyperlane_dot_control_dot_worker__pb2.GetRecordsRequest.SerializeToString,
+            hyperlane_dot_control_dot_worker__pb2.Records.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -5,24 +5,32 @@ import secrets
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from hyperlane.artifacts import Deployment, LinkReport, Shard
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import State
-from hyperlane.errors import TablesError, TransportError, WorkerError, one_line
+from hyperlane.errors import OutOfMemoryError, StepError, TablesError, TransportError, WorkerError, one_line
 from hyperlane.generate.engine import Rows
-from hyperlane.generate.scheduler import Step
+from hyperlane.generate.step import Step
 from hyperlane.generate.wiring import RAW, Home, LinkCodecs, wire
-from hyperlane.transport.frame import MISMATCH, WANT_LOGITS, Frame, Kind
+from hyperlane.timeline.clocks import Asked, offset_ns
+from hyperlane.timeline.record import Trip
+from hyperlane.timeline.timeline import Timeline, WorkerLine
+from hyperlane.transport.frame import MISMATCH, OUT_OF_MEMORY, WANT_LOGITS, Frame, Kind
 from hyperlane.transport.link import Receiver, Sender, connect, open_receiver
 
 COORDINATOR = "coordinator"
-POLL_S = 0.2
+KEPT_STEPS = 16384
+"""Trips of the latest steps, for the timeline."""
+CLOCK_QUESTIONS = 8
+ASK_S = 0.5
+"""After so long a silence, and as often, the workers are asked why nothing comes."""
 _RANDOM_BITS = 8
 
 log = logging.getLogger(__name__)
@@ -51,35 +59,38 @@ class Chain:
     receiver: Receiver
     sender: Sender
     step_timeout_s: float
+    _sent: dict[int, tuple[int, int]] = field(default_factory=dict)  # steps under way: sending_ns, sent_ns
+    _trips: deque[Trip] = field(default_factory=lambda: deque(maxlen=KEPT_STEPS))
+    _in_flight: int = 0
+    _heard_s: float = 0.0  # when the last frame came, or the first was sent after it
+    _asked_s: float = 0.0
 
     def send(self, step: Step, *, whole_rows: bool) -> None:
-        payload = np.asarray(step.token_ids, "<i4")
-        frame = Frame(
-            kind=Kind.TOKENS,
-            codec=0,
-            flags=WANT_LOGITS if whole_rows else 0,
-            epoch=self.epoch,
-            lane=step.lane,
-            step=step.number,
-            rows=len(payload),
-            width=1,
-            runs=step.runs,
-            payload=payload.data,
-        )
+        if not self._in_flight:
+            self._heard_s = self._asked_s = time.monotonic()
+        sending_ns = time.monotonic_ns()
         try:
-            self.sender.send(frame, timeout_s=self.step_timeout_s)
+            self.sender.send(_frame(step, self.epoch, whole_rows), timeout_s=self.step_timeout_s)
+            self._in_flight += 1
         except (TransportError, TimeoutError) as error:
             self._raise_failure()
             worker = self.deployment.shards[0].worker
             raise WorkerError(f"worker {worker} takes no more steps: {one_line(error)}; look at its log") from error
+        self._sent[step.number] = (sending_ns, time.monotonic_ns())
 
-    def receive(self, step: Step, check: Callable[[], None]) -> Rows:
-        """The result of `step`; WorkerError where a worker failed or the chain fell silent."""
-        frame = self._next_frame(check)
+    def receive(self, step: Step, timeout_s: float) -> Rows:
+        """The result of `step`; TimeoutError where there is none yet.
+
+        StepError where a worker could not compute it, WorkerError where one failed or the chain fell silent.
+        """
+        frame = self._next_frame(timeout_s)
+        sent = self._sent.pop(frame.step, None)
         if frame.kind == Kind.ERROR:
             raise self._error(bytes(frame.payload).decode(errors="replace"))
-        if frame.step != step.number:
+        if frame.step != step.number or (frame.kind == Kind.FORK) != (step.fork is not None):
             raise TransportError(f"the result of step {frame.step} came where that of {step.number} was due; run again")
+        if step.fork is None and sent is not None:
+            self._trips.append(Trip(step.number, *sent, self.receiver.arrived_ns, time.monotonic_ns()))
         return _rows(frame)
 
     def rewire(self, mismatch: TablesError) -> None:
@@ -90,7 +101,8 @@ class Chain:
             raise WorkerError(f"{mismatch}, though its link carries raw rows; deploy again")
         log.warning("link %s -> %s carries raw rows: %s", shards[index - 1].worker, shards[index].worker, mismatch)
         links = (*self.links[: index - 1], RAW, *self.links[index:])
-        self.epoch = next_epoch((self.epoch,))
+        self.epoch, self._in_flight = next_epoch((self.epoch,)), 0
+        self._sent.clear()
         self.links = wire(self.clients, shards, self.home, links, self.epoch)
 
     def reports(self) -> tuple[LinkReport, ...]:
@@ -118,30 +130,48 @@ class Chain:
         ]
         return (first, *rest)
 
-    def _error(self, text: str) -> WorkerError | TablesError:
+    def timeline(self) -> Timeline:
+        """When each step of this epoch was where; for when none is under way."""
+        numbers = [trip.step for trip in self._trips]
+        lines = [
+            _line(shard.worker, client, len(numbers))
+            for shard, client in zip(self.deployment.shards, self.clients, strict=True)
+        ]
+        return Timeline(tuple(lines), tuple(self._trips)).part(numbers)
+
+    def _error(self, text: str) -> StepError | TablesError:
         for shard in self.deployment.shards:
             if text.startswith(f"{MISMATCH}{shard.worker}: "):
                 return TablesError(text, shard.worker)
-        return WorkerError(text)
+        return OutOfMemoryError(text) if text.startswith(OUT_OF_MEMORY) else StepError(text)
 
-    def _next_frame(self, check: Callable[[], None]) -> Frame:
-        deadline_s = time.monotonic() + self.step_timeout_s
-        while time.monotonic() < deadline_s:
-            check()
+    def _next_frame(self, timeout_s: float) -> Frame:
+        """The next of this epoch; TimeoutError where none comes."""
+        while True:
             try:
-                frame = self.receiver.recv(POLL_S)
+                frame = self.receiver.recv(timeout_s)
             except TimeoutError:
-                self._raise_failure()
-                continue
+                self._endure_silence()
+                raise
             if frame.epoch == self.epoch:
+                self._in_flight -= 1
+                self._heard_s = self._asked_s = time.monotonic()
                 return frame
-        raise WorkerError(
-            f"the chain was silent for {self.step_timeout_s:g} s; look at the workers' logs, "
-            f"or raise transport.step_timeout_s"
-        )
+
+    def _endure_silence(self) -> None:
+        """A step may just take long; WorkerError where a worker failed, or where it took too long."""
+        now_s = time.monotonic()
+        if now_s - self._heard_s > self.step_timeout_s:
+            raise WorkerError(
+                f"the chain was silent for {self.step_timeout_s:g} s; look at the workers' logs, "
+                f"or raise transport.step_timeout_s"
+            )
+        if now_s - self._asked_s > ASK_S:
+            self._asked_s = now_s
+            self._raise_failure()
 
     def _raise_failure(self) -> None:
-        """Ask the workers why nothing comes; a step may just take long."""
+        """Ask the workers why nothing comes."""
         for shard, client in zip(self.deployment.shards, self.clients, strict=True):
             stats = client.stats().result()
             if stats.failure:
@@ -194,7 +224,40 @@ def local_host(shard: Shard) -> str:
         return str(probe.getsockname()[0])
 
 
+def _line(name: str, client: ControlClient, steps: int) -> WorkerLine:
+    """A worker's records on our clock."""
+    questions = []
+    for _ in range(CLOCK_QUESTIONS):
+        asked_ns = time.monotonic_ns()
+        theirs_ns = client.records(0).result().now_ns
+        questions.append(Asked(asked_ns, theirs_ns, time.monotonic_ns()))
+    ahead_ns = offset_ns(questions)
+    return WorkerLine(name, tuple(step.shifted(ahead_ns) for step in client.records(steps).result().steps))
+
+
+def _frame(step: Step, epoch: int, whole_rows: bool) -> Frame:
+    if step.fork is not None:
+        slots = np.array((step.fork.source, step.fork.target), "<u2")
+        return Frame(
+            kind=Kind.FORK, epoch=epoch, lane=step.lane, step=step.number, rows=step.fork.count, payload=slots.tobytes()
+        )
+    payload = np.asarray(step.token_ids, "<i4")
+    return Frame(
+        kind=Kind.TOKENS,
+        flags=WANT_LOGITS if whole_rows else 0,
+        epoch=epoch,
+        lane=step.lane,
+        step=step.number,
+        rows=len(payload),
+        width=1,
+        runs=step.runs,
+        payload=payload.data,
+    )
+
+
 def _rows(frame: Frame) -> Rows:
+    if frame.kind == Kind.FORK:
+        return Rows(np.empty((0, 1), np.int64), np.empty((0, 1), np.float32))
     if frame.kind == Kind.LOGITS:
         logits_NV = np.frombuffer(frame.payload, "<f4").reshape(frame.rows, frame.width)
         return Rows(np.broadcast_to(np.arange(frame.width), logits_NV.shape), logits_NV)

@@ -1,40 +1,31 @@
-"""The loop of generation: send what the scheduler has, take what the chain returns, choose the next tokens."""
+"""The loop of generation: send what the scheduler has, take what the chain returns, choose the next tokens.
+
+One thread drives an engine, by `run` or `serve`; any thread may submit and cancel meanwhile.
+"""
 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from threading import Condition
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane.artifacts import GeneratedText
-from hyperlane.errors import TablesError
-from hyperlane.generate.sampling import Sampling, sample
-from hyperlane.generate.scheduler import Scheduler, Step
-from hyperlane.generate.stream import StopStrings
+from hyperlane.errors import HyperlaneError, RequestError, StepError, TablesError
+from hyperlane.generate.sampling import Sampling, greedy, sample
+from hyperlane.generate.scheduler import Account, Draw, Scheduler, check_length
+from hyperlane.generate.step import Step, Use
+from hyperlane.generate.text import Limits, Prompt, Text, TokenDecoder
 
 CANDIDATES = 64
 """How many of the largest logits the last worker returns for a row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One request: `index` names it within the run, and keys its random draws."""
-
-    index: int
-    text: str
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """When a text ends, besides its own end token."""
-
-    max_new_tokens: int
-    stop: tuple[str, ...] = ()
-    ignore_eos: bool = False
+WAKE_S = 0.01
+"""How often an engine that waits for a result looks for new requests: a worker may be free for them."""
+IDLE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,36 +41,32 @@ class StepChain(Protocol):
 
     def send(self, step: Step, *, whole_rows: bool) -> None: ...
 
-    def receive(self, step: Step, check: Callable[[], None]) -> Rows: ...
+    def receive(self, step: Step, timeout_s: float) -> Rows:
+        """Raises TimeoutError, StepError where a worker could not compute it, and other errors for a broken chain."""
 
     def rewire(self, mismatch: TablesError) -> None:
         """Begin anew without the tables that a receiver lacks; what was in flight does not come back."""
 
 
-class TokenDecoder(Protocol):
-    """Token ids of one text -> its characters, as soon as they are complete."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticket:
+    """A request that was submitted."""
 
-    def push(self, token_id: int) -> str: ...
+    number: int
+    text: Text
+    outcome: "Future[GeneratedText]"
+    _cancel: Callable[[int], None]
 
-    def finish(self) -> str: ...
+    def result(self, timeout_s: float | None = None) -> GeneratedText:
+        """Wait for the end. Raises what went wrong, TimeoutError where it takes longer."""
+        return self.outcome.result(timeout_s)
 
-
-@dataclass(slots=True)
-class _Text:
-    """One request while it is being generated."""
-
-    prompt: Prompt
-    limit: int
-    decoder: TokenDecoder
-    stops: StopStrings
-    started_s: float
-    token_ids: list[int] = field(default_factory=list)
-    first_s: float = 0.0
-    last_s: float = 0.0
-    finish_reason: str | None = None
+    def cancel(self) -> None:
+        """End it where it is, with the finish reason "cancelled"; nothing happens where it is over."""
+        self._cancel(self.number)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Engine:
     """Lives as long as its chain. A cancelled run leaves steps in flight; the next run drops their results."""
 
@@ -89,110 +76,235 @@ class Engine:
     limits: Limits
     stop_ids: frozenset[int]
     open_decoder: Callable[[], TokenDecoder]
-    _texts: dict[int, _Text] = field(default_factory=dict)  # by request number, unique over all runs
-    _requests: int = 0
+    queue: int = 256  # requests that may wait for a slot
+    _tickets: dict[int, Ticket] = field(default_factory=dict)  # of requests in the scheduler
+    _whole: set[int] = field(default_factory=set)  # of those, which need whole rows
     _sent: deque[Step] = field(default_factory=deque)
+    _alone_s: float | None = None  # when the only step in the chain was sent
+    _fresh: dict[int, Ticket] = field(default_factory=dict)  # have tokens that nobody was shown
+    _ended: list[Account] = field(default_factory=list)
+    _changed: Condition = field(default_factory=Condition)  # guards what follows
+    _arrived: deque[Ticket] = field(default_factory=deque)
+    _cancelled: deque[int] = field(default_factory=deque)
+    _requests: int = 0
+    _closed: bool = False
+
+    # --- from any thread -------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        prompt: Prompt,
+        on_text: Callable[[int, str], None] = lambda index, piece: None,
+        *,
+        sampling: Sampling | None = None,
+        limits: Limits | None = None,
+    ) -> Ticket:
+        """Queue a request; `on_text(index, piece)` comes from the driving thread.
+
+        RequestError where the prompt is empty or too long, or where the queue is full.
+        """
+        check_length(len(prompt.token_ids), self.scheduler.context)
+        chosen = limits or self.limits
+        text = Text(
+            prompt=prompt,
+            sampling=sampling or self.sampling,
+            limits=chosen,
+            most=min(chosen.max_new_tokens, self.scheduler.context - len(prompt.token_ids)),
+            stop_ids=self.stop_ids,
+            decoder=self.open_decoder(),
+            on_text=on_text,
+        )
+        with self._changed:
+            if self._closed:
+                raise HyperlaneError("the engine is closed and takes no more requests")
+            if self.full:
+                raise RequestError(f"{self.queue} requests wait already; try again later, or raise generate.queue")
+            self._requests += 1
+            ticket = Ticket(self._requests, text, Future(), self._cancel)
+            self._arrived.append(ticket)
+            self._changed.notify()
+        return ticket
+
+    @property
+    def full(self) -> bool:
+        """Whether a request would be refused because too many wait."""
+        return self.scheduler.waiting + len(self._arrived) >= self.queue
+
+    def close(self) -> None:
+        """End `serve`: requests under way fail."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _cancel(self, number: int) -> None:
+        with self._changed:
+            self._cancelled.append(number)
+            self._changed.notify()
+
+    # --- from the driving thread -----------------------------------------------------------------------------
 
     def run(
         self, prompts: Sequence[Prompt], on_text: Callable[[int, str], None], check: Callable[[], None]
     ) -> tuple[GeneratedText, ...]:
         """Generate for all prompts; `on_text(index, piece)` as text comes, `check()` often: it may raise to cancel."""
-        requests = [self._submit(prompt) for prompt in prompts]
-        whole_rows = self.sampling.needs_whole_row(CANDIDATES)
+        tickets: list[Ticket] = []
         try:
-            while not self.scheduler.idle:
-                try:
-                    self._turn(whole_rows, on_text, check)
-                except TablesError as mismatch:
-                    self.chain.rewire(mismatch)
-                    self._resume()
-            return tuple(_outcome(self._texts[request]) for request in requests)
+            for prompt in prompts:
+                while self.full:
+                    self._turn(check)
+                tickets.append(self.submit(prompt, on_text))
+            for ticket in tickets:
+                while not ticket.outcome.done():
+                    self._turn(check)
+                ticket.result()  # the first that failed ends the run
+            return tuple([ticket.result() for ticket in tickets])
         finally:
-            for request in requests:
-                self.scheduler.cancel(request)
-                self._texts.pop(request, None)
+            for ticket in tickets:
+                ticket.cancel()
+            self._take_in()
 
-    def _turn(self, whole_rows: bool, on_text: Callable[[int, str], None], check: Callable[[], None]) -> None:
-        """Send what is ready, then take one result."""
+    def serve(self, check: Callable[[], None]) -> None:
+        """Drive requests as they come, until `close`, or until `check()` raises."""
+        try:
+            while not self._closed:
+                try:
+                    self._turn(check)
+                except HyperlaneError as error:  # of the chain; those to come may fare better
+                    self._abandon(error)
+                with self._changed:
+                    self._changed.wait_for(self._has_work, IDLE_S)
+        finally:
+            self.close()
+            self._abandon(HyperlaneError("the engine was closed before the text was complete"))
+
+    def _has_work(self) -> bool:
+        return bool(self._sent or self._arrived or self._cancelled or self._fresh or self._ended or self._closed)
+
+    def _turn(self, check: Callable[[], None]) -> None:
+        """Send what is ready, show what was chosen before, then take one result."""
+        check()
+        self._take_in()
         while (step := self.scheduler.next_step()) is not None:
-            self.chain.send(step, whole_rows=whole_rows)
+            whole = bool(self._whole) and any(owner.request in self._whole for owner in step.owners)
+            self.chain.send(step, whole_rows=whole)
+            self._alone_s = None if self._sent else time.perf_counter()
             self._sent.append(step)
-        rows = self.chain.receive(self._sent[0], check)
+        self._show()
+        if not self._sent:
+            return
+        try:
+            rows = self.chain.receive(self._sent[0], WAKE_S)
+        except TimeoutError:
+            return
+        except StepError as error:
+            for account in self.scheduler.fail(self._sent.popleft()):
+                self._resolve(account.request, error)
+            return
+        except TablesError as mismatch:
+            self.chain.rewire(mismatch)
+            self._sent.clear()
+            self.scheduler.restart()
+            return
         step = self._sent.popleft()
-        tokens = [self._next(request, row, rows, on_text) for row, request in enumerate(step.targets)]
-        self.scheduler.complete(step, tokens)
+        self._observe(step)
+        self._ended += self.scheduler.complete(step, self._draws(rows))
 
-    def _resume(self) -> None:
-        """Forget what is in flight; unfinished texts are prefilled again as far as they got, and go on."""
-        while self._sent:
-            step = self._sent.popleft()
-            self.scheduler.complete(step, [None] * len(step.targets))
-        for request, text in self._texts.items():
-            self.scheduler.cancel(request)
-            if text.finish_reason is None:
-                self.scheduler.submit(request, (*text.prompt.token_ids, *text.token_ids))
+    def _take_in(self) -> None:
+        if not self._arrived and not self._cancelled:
+            return
+        with self._changed:
+            arrived, self._arrived = self._arrived, deque()
+            cancelled, self._cancelled = self._cancelled, deque()
+            for ticket in arrived:
+                text = ticket.text
+                self.scheduler.submit(ticket.number, text.prompt.token_ids, text.most)
+                self._tickets[ticket.number] = ticket
+                if text.sampling.needs_whole_row(CANDIDATES):
+                    self._whole.add(ticket.number)
+        for number in cancelled:
+            account = self.scheduler.cancel(number)
+            if account is not None:
+                self._tickets[number].text.finish_reason = "cancelled"
+                self._ended.append(account)
+        if cancelled:
+            self._show()
 
-    def _submit(self, prompt: Prompt) -> int:
-        self._requests += 1
-        self.scheduler.submit(self._requests, prompt.token_ids)
-        self._texts[self._requests] = self._begin(prompt)
-        return self._requests
+    def _draws(self, rows: Rows) -> Draw:
+        chosen: list[int] = []
 
-    def _begin(self, prompt: Prompt) -> _Text:
-        room = self.scheduler.context - len(prompt.token_ids)
-        return _Text(
-            prompt=prompt,
-            limit=min(self.limits.max_new_tokens, room),
-            decoder=self.open_decoder(),
-            stops=StopStrings(self.limits.stop),
-            started_s=time.perf_counter(),
-        )
+        def draw(request: int, row: int) -> int | None:
+            nonlocal chosen
+            ticket = self._tickets[request]
+            text = ticket.text
+            if text.sampling.is_greedy:
+                chosen = chosen or greedy(rows.ids_NK, rows.logits_NK)
+                token_id = chosen[row]
+            else:
+                token_id = _sampled(text, rows, row)
+            self._fresh[request] = ticket
+            return token_id if text.take(token_id) else None
 
-    def _next(self, request: int, row: int, rows: Rows, on_text: Callable[[int, str], None]) -> int | None:
-        """Choose a request's next token from its row; None once the text is finished or forgotten."""
-        text = self._texts.get(request)
-        if text is None:
-            return None
-        prompt = text.prompt
-        penalized = self.sampling.repetition_penalty != 1.0
-        token_id = sample(
-            rows.ids_NK[row],
-            rows.logits_NK[row],
-            self.sampling,
-            request=prompt.index,
-            position=len(prompt.token_ids) + len(text.token_ids),
-            seen=(*prompt.token_ids, *text.token_ids) if penalized else (),
-        )
-        piece = self._take(text, token_id)
-        if piece:
-            on_text(prompt.index, piece)
-        return None if text.finish_reason else token_id
+        return draw
 
-    def _take(self, text: _Text, token_id: int) -> str:
-        """Append a token; returns the characters that it releases and sets `finish_reason` at the end."""
-        text.last_s = time.perf_counter()
-        text.first_s = text.first_s or text.last_s
-        text.token_ids.append(token_id)
-        if token_id in self.stop_ids and not self.limits.ignore_eos:
-            text.finish_reason = "stop"
-            return text.stops.push(text.decoder.finish()) + text.stops.finish()
-        piece = text.stops.push(text.decoder.push(token_id))
-        if text.stops.stopped:
-            text.finish_reason = "stop"
-        elif len(text.token_ids) >= text.limit:
-            text.finish_reason = "length"
-            piece += text.stops.push(text.decoder.finish()) + text.stops.finish()
-        return piece
+    def _show(self) -> None:
+        """After the next steps are on their way: characters of the tokens chosen before, and texts that are over."""
+        for number, ticket in self._fresh.items():
+            try:
+                ticket.text.show()
+            except Exception as error:  # whatever it is belongs to who reads this text
+                self.scheduler.cancel(number)
+                self._resolve(number, error)
+        self._fresh.clear()
+        for account in self._ended:
+            self._resolve(account.request, account)
+        self._ended.clear()
+
+    def _resolve(self, number: int, how: Account | Exception) -> None:
+        ticket = self._tickets.pop(number, None)
+        self._whole.discard(number)
+        if ticket is None:
+            return
+        if isinstance(how, Account):
+            ticket.outcome.set_result(_outcome(ticket.text, how))
+        else:
+            ticket.outcome.set_exception(how)
+
+    def _abandon(self, error: Exception) -> None:
+        self._take_in()
+        for number in list(self._tickets):
+            self.scheduler.cancel(number)
+            self._resolve(number, error)
+
+    def _observe(self, step: Step) -> None:
+        """Tell the speculation what a step took that was alone in the chain."""
+        drafts, begun_s = self.scheduler.drafts, self._alone_s
+        if drafts is not None and begun_s is not None and step.use is Use.DECODE and len(step.runs) == 1:
+            drafts.observe(step.runs[0].count, time.perf_counter() - begun_s)
 
 
-def _outcome(text: _Text) -> GeneratedText:
+def _sampled(text: Text, rows: Rows, row: int) -> int:
+    prompt, sampling = text.prompt, text.sampling
+    return sample(
+        rows.ids_NK[row],
+        rows.logits_NK[row],
+        sampling,
+        request=prompt.index,
+        position=len(prompt.token_ids) + len(text.token_ids),
+        seen=(*prompt.token_ids, *text.token_ids) if sampling.repetition_penalty != 1.0 else (),
+    )
+
+
+def _outcome(text: Text, account: Account) -> GeneratedText:
     decode_s = text.last_s - text.first_s
     return GeneratedText(
         prompt=text.prompt.text,
         prompt_token_ids=text.prompt.token_ids,
         token_ids=tuple(text.token_ids),
-        text=text.stops.text,
+        text=text.text,
         finish_reason=text.finish_reason or "length",
-        ttft_s=text.first_s - text.started_s,
+        ttft_s=text.first_s - text.started_s if text.token_ids else 0.0,
         decode_tokens_per_s=(len(text.token_ids) - 1) / decode_s if decode_s > 0 else 0.0,
+        cached_tokens=account.cached_tokens,
+        drafted_tokens=account.drafted_tokens,
+        accepted_tokens=account.accepted_tokens,
     )

@@ -63,6 +63,10 @@ class Tokenizer:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
+    def is_like(self, other: "Tokenizer") -> bool:
+        """Whether both mean the same by every token id."""
+        return bool(self._tokenizer.get_vocab() == other._tokenizer.get_vocab())
+
     def stream(self) -> "StreamDecoder":
         """A decoder for one answer, token by token."""
         return StreamDecoder(self._tokenizer._tokenizer)

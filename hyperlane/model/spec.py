@@ -36,6 +36,7 @@ def read_spec(checkpoint: Checkpoint, dtype: str, quantization: Quantization) ->
         layer_bytes=tuple(size(layer) for layer in layers),
         head_bytes=size(norm) + size(head),
         kv_bytes_per_token=(2 * heads * head_dim * itemsize,) * len(layers),
+        quantization=quantization.name,
     )
 
 

@@ -1,6 +1,6 @@
 """Strategies that cut a model into one contiguous range of layers a worker: pure functions of sizes.
 
-Each choice is a dataclass of its settings with `ranges`; `place` turns its answer into counted placements, so that no
+Each choice is a dataclass of its settings with `cut`; `place` turns its answer into counted placements, so that no
 strategy can forget to count the KV cache or to check that a shard fits.
 """
 
@@ -22,25 +22,47 @@ class Range:
     stop: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A strategy's answer: ranges in chain order. `codecs`, one a link, where it chose them."""
+
+    ranges: tuple[Range, ...]
+    codecs: tuple[str, ...] = ()
+    objective: float | None = None  # what it minimized
+    bound: float | None = None  # what no placement is below
+
+
 class Partition(Protocol):
     """A strategy. `reserve` is the share of a worker's memory that stays free."""
 
     reserve: float
 
-    def ranges(self, model: ModelSpec, workers: Sequence[WorkerInfo], workload: Workload) -> tuple[Range, ...]:
+    def cut(self, model: ModelSpec, cluster: Cluster, workload: Workload) -> Cut:
         """Contiguous ranges that cover the model once, in chain order; PlanError where that is impossible."""
         ...
 
 
 def place(strategy: Partition, model: ModelSpec, cluster: Cluster, workload: Workload) -> tuple[Placement, ...]:
     """The strategy's ranges with their memory counted; PlanError where one does not fit its worker."""
+    return count(strategy, cut(strategy, model, cluster, workload), model, cluster, workload)
+
+
+def cut(strategy: Partition, model: ModelSpec, cluster: Cluster, workload: Workload) -> Cut:
+    """The strategy's answer; PlanError where there is none."""
     if not 0 <= strategy.reserve < 1:
         raise PlanError(f"partition.reserve={strategy.reserve} is no share; give 0 or more and less than 1")
     if model.layers < 1:
         raise PlanError(f"{model.source} has {model.layers} layers; there is nothing to place")
-    ranges = strategy.ranges(model, cluster.workers, workload)
-    placements = tuple(_count(item, model, workload) for item in ranges)
-    check_cover(ranges, model.layers)
+    found = strategy.cut(model, cluster, workload)
+    check_cover(found.ranges, model.layers)
+    return found
+
+
+def count(
+    strategy: Partition, found: Cut, model: ModelSpec, cluster: Cluster, workload: Workload
+) -> tuple[Placement, ...]:
+    """A cut with its memory; PlanError where a shard does not fit its worker."""
+    placements = tuple(_count(item, model, workload) for item in found.ranges)
     _check_fit(placements, model, cluster, strategy.reserve)
     return placements
 

@@ -6,9 +6,9 @@ Fewer workers means fewer hops: the right choice when memory binds and links are
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hyperlane.artifacts import ModelSpec, WorkerInfo
+from hyperlane.artifacts import Cluster, ModelSpec, WorkerInfo
 from hyperlane.errors import PlanError
-from hyperlane.partition import Range, usable_bytes
+from hyperlane.partition import Cut, Range, usable_bytes
 from hyperlane.partition.memory import Workload, activation_bytes, kv_bytes, weight_bytes
 
 
@@ -16,7 +16,8 @@ from hyperlane.partition.memory import Workload, activation_bytes, kv_bytes, wei
 class Knapsack:
     reserve: float = 0.1
 
-    def ranges(self, model: ModelSpec, workers: Sequence[WorkerInfo], workload: Workload) -> tuple[Range, ...]:
+    def cut(self, model: ModelSpec, cluster: Cluster, workload: Workload) -> Cut:
+        workers = cluster.workers
         ranges: list[Range] = []
         start = 0
         for worker in sorted(workers, key=_largest_first):
@@ -28,7 +29,7 @@ class Knapsack:
                 start = stop
         if start < model.layers:
             raise PlanError(_does_not_fit(model, workers, workload, start, self.reserve))
-        return tuple(ranges)
+        return Cut(ranges=tuple(ranges))
 
 
 def _largest_first(worker: WorkerInfo) -> tuple[int, str]:

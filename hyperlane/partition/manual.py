@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hyperlane.artifacts import ModelSpec, WorkerInfo
+from hyperlane.artifacts import Cluster, ModelSpec
 from hyperlane.errors import PlanError
-from hyperlane.partition import Range
+from hyperlane.partition import Cut, Range
 from hyperlane.partition.memory import Workload
 
 
@@ -15,14 +15,15 @@ class Manual:
     workers: list[str] = field(default_factory=list)
     reserve: float = 0.1
 
-    def ranges(self, model: ModelSpec, workers: Sequence[WorkerInfo], workload: Workload) -> tuple[Range, ...]:
+    def cut(self, model: ModelSpec, cluster: Cluster, workload: Workload) -> Cut:
+        workers = cluster.workers
         names = self.workers or [worker.name for worker in workers]
         self._check(model, {worker.name for worker in workers}, names)
         ranges, start = [], 0
         for name, count in zip(names, self.layers, strict=False):
             ranges.append(Range(name, start, start + count))
             start += count
-        return tuple(ranges)
+        return Cut(ranges=tuple(ranges))
 
     def _check(self, model: ModelSpec, known: set[str], names: Sequence[str]) -> None:
         if any(count < 1 for count in self.layers) or sum(self.layers) != model.layers:

@@ -9,11 +9,26 @@ _ITEM_BYTES = {"float32": 4, "float16": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What the chain must hold at once: sequences, positions of each, and the longest prefill chunk."""
+    """What the chain must hold at once, and what it is to be quick at."""
 
-    slots: int
-    context: int
-    prefill_chunk: int
+    slots: int  # sequences
+    context: int  # positions of each
+    prefill_chunk: int  # the longest
+    lanes: int = 0  # 0: one a worker
+    prompt_tokens: int = 256  # of the prompt whose first token counts
+    codecs: tuple[str, ...] = ("raw",)  # that a link may use
+
+    @property
+    def past(self) -> int:
+        """Positions that a typical step finds in the cache."""
+        return min(self.context // 2, self.prompt_tokens + 64)
+
+    def lanes_of(self, hops: int) -> int:
+        return min(self.lanes or hops, self.slots)
+
+    def lane_rows(self, hops: int) -> int:
+        """Rows of a full lane's decode step."""
+        return -(-self.slots // self.lanes_of(hops))
 
 
 def weight_bytes(model: ModelSpec, start: int, stop: int) -> int:

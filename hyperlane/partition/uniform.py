@@ -1,10 +1,9 @@
 """As many layers for each worker, in the order of their names; the first workers take what does not divide."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hyperlane.artifacts import ModelSpec, WorkerInfo
-from hyperlane.partition import Range
+from hyperlane.artifacts import Cluster, ModelSpec
+from hyperlane.partition import Cut, Range
 from hyperlane.partition.memory import Workload
 
 
@@ -12,7 +11,8 @@ from hyperlane.partition.memory import Workload
 class Uniform:
     reserve: float = 0.1
 
-    def ranges(self, model: ModelSpec, workers: Sequence[WorkerInfo], workload: Workload) -> tuple[Range, ...]:
+    def cut(self, model: ModelSpec, cluster: Cluster, workload: Workload) -> Cut:
+        workers = cluster.workers
         used = min(len(workers), model.layers)
         share, rest = divmod(model.layers, used)
         ranges, start = [], 0
@@ -20,4 +20,4 @@ class Uniform:
             stop = start + share + (index < rest)
             ranges.append(Range(worker.name, start, stop))
             start = stop
-        return tuple(ranges)
+        return Cut(ranges=tuple(ranges))

@@ -10,7 +10,8 @@ import trio
 
 from hyperlane.artifacts import GeneratedText, Generation
 from hyperlane.errors import RequestError
-from hyperlane.generate.engine import Engine, Prompt
+from hyperlane.generate.engine import Engine
+from hyperlane.generate.text import Prompt
 from hyperlane.stages.context import Context
 from hyperlane.stages.generate import open_engine, ranges
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,14 +14,19 @@ from hyperlane.artifacts import Deployment, Generation, WorkerRange
 from hyperlane.config import Config, Generate
 from hyperlane.errors import RequestError
 from hyperlane.generate.chain import Chain, open_chain
-from hyperlane.generate.engine import Engine, Limits, Prompt
+from hyperlane.generate.engine import Engine
 from hyperlane.generate.sampling import Sampling
 from hyperlane.generate.scheduler import Scheduler
+from hyperlane.generate.text import Limits, Prompt
 from hyperlane.generate.wiring import link_codecs
 from hyperlane.model.store import LayerStore
 from hyperlane.report import summary
 from hyperlane.stages.context import Context
+from hyperlane.stages.drafting import speculation
 from hyperlane.stages.links import link_options
+from hyperlane.timeline.plot import draw_timeline
+from hyperlane.timeline.timeline import Timeline, busy_shares, step_times
+from hyperlane.timeline.trace import trace
 
 if TYPE_CHECKING:
     from hyperlane.generate.tokenizer import Tokenizer
@@ -52,7 +58,19 @@ def _generate(context: Context, tokenizer: "Tokenizer") -> Generation:
     prompts = [Prompt(i, text, encode(text, config, tokenizer)) for i, text in enumerate(context.prompts)]
     with open_engine(config, deployment, tokenizer) as (engine, chain):
         requests = engine.run(prompts, _printer(context), trio.from_thread.check_cancelled)
-        return Generation(requests=requests, links=chain.reports(), workers=ranges(deployment))
+        timeline = chain.timeline()
+        _write(timeline, context)
+        return Generation(requests=requests, links=chain.reports(), workers=_measured(deployment, timeline))
+
+
+def _write(timeline: Timeline, context: Context) -> None:
+    context.run_dir.write_text("generate", "timeline.json", trace(timeline))
+    context.run_dir.write_text("generate", "timeline.svg", draw_timeline(timeline))
+
+
+def _measured(deployment: Deployment, timeline: Timeline) -> tuple[WorkerRange, ...]:
+    found = zip(ranges(deployment), busy_shares(timeline), step_times(timeline), strict=True)
+    return tuple(replace(worker, busy=busy, times=times) for worker, busy, times in found)
 
 
 @contextmanager
@@ -60,6 +78,7 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
     """A wired chain, and an engine that serves requests over it."""
     generate, hops = config.generate, len(deployment.shards)
     store = LayerStore(config.store.path)
+    drafts = speculation(config, deployment, tokenizer)
     links = [link_codecs(boundary, store) for boundary in deployment.boundaries]
     with open_chain(deployment, links, link_options(config)) as chain:
         scheduler = Scheduler(
@@ -67,7 +86,9 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
             lanes=min(generate.lanes or hops, deployment.slots),
             context=deployment.context,
             prefill_chunk=generate.prefill_chunk,
-            max_prefills_in_flight=hops + 1,
+            hops=hops,
+            reuse=generate.prefix_cache,
+            drafts=drafts,
         )
         engine = Engine(
             chain=chain,
@@ -76,6 +97,7 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
             limits=limits(generate),
             stop_ids=tokenizer.stop_ids,
             open_decoder=tokenizer.stream,
+            queue=generate.queue,
         )
         yield engine, chain
 

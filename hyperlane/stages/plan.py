@@ -2,13 +2,17 @@
 
 import trio
 
-from hyperlane.artifacts import Plan
+from hyperlane.artifacts import Plan, Prediction
+from hyperlane.config import Config
 from hyperlane.generate.scheduler import check_length
-from hyperlane.partition import place
+from hyperlane.partition import count, cut
 from hyperlane.partition.memory import Workload
+from hyperlane.partition.predict import predict
 from hyperlane.stages.context import Context
 from hyperlane.stages.generate import encode
 from hyperlane.stages.picture import draw_plan
+from hyperlane.stages.selftest import AUTO
+from hyperlane.transport.phases import EXACT_FIRST
 
 
 async def run(context: Context) -> Plan:
@@ -19,14 +23,11 @@ async def run(context: Context) -> Plan:
     spec = await trio.to_thread.run_sync(
         read_spec, checkpoint, config.model.dtype.value, config.quantization, abandon_on_cancel=True
     )
-    generate = config.generate
-    workload = Workload(
-        slots=generate.slots,
-        context=min(generate.context, spec.max_positions),
-        prefill_chunk=min(generate.prefill_chunk, generate.context),
-    )
-    await _check_prompts(context, workload.context)
-    placements = place(config.partition, spec, context.cluster, workload)
+    longest = await _longest_prompt(context, min(config.generate.context, spec.max_positions))
+    workload = workload_of(config, spec.max_positions, longest)
+    cluster, strategy = context.cluster, config.partition
+    found = await trio.to_thread.run_sync(cut, strategy, spec, cluster, workload, abandon_on_cancel=True)
+    placements = count(strategy, found, spec, cluster, workload)
     plan = Plan(
         model=spec,
         partition=config.choices["partition"],
@@ -34,22 +35,54 @@ async def run(context: Context) -> Plan:
         codecs=(config.transport.codec.name,) * (len(placements) - 1),
         slots=workload.slots,
         context=workload.context,
+        predicted=predict(spec, cluster, workload, found.ranges, found.codecs),
+        objective=found.objective,
+        bound=found.bound,
     )
-    context.run_dir.write_text("plan", "plan.svg", draw_plan(plan, context.cluster))
+    context.run_dir.write_text("plan", "plan.svg", draw_plan(plan, cluster))
     return plan
 
 
-async def _check_prompts(context: Context, positions: int) -> None:
-    """A prompt that cannot be served is said here, before a model is exported and sent for it."""
+def describe(predicted: Prediction) -> str:
+    """The prediction in one line."""
+    return (
+        f"predicted {1e3 * predicted.step_s:.3g} ms a token ({1e3 * predicted.compute_s:.3g} compute, "
+        f"{1e3 * predicted.wire_s:.3g} wire), first of {predicted.prompt_tokens} after {predicted.ttft_s:.3g} s, "
+        f"{predicted.tokens_per_s:.3g} tokens/s with {predicted.lanes} full lanes; {predicted.binds} binds"
+    )
+
+
+def workload_of(config: Config, max_positions: int, prompt_tokens: int) -> Workload:
+    """What the configuration asks of a chain; a prompt of 0 tokens is not known yet, and taken as one chunk."""
+    generate, codec = config.generate, config.transport.codec.name
+    context = min(generate.context, max_positions)
+    chunk = min(generate.prefill_chunk, generate.context)
+    return Workload(
+        slots=generate.slots,
+        context=context,
+        prefill_chunk=chunk,
+        lanes=generate.lanes,
+        prompt_tokens=prompt_tokens or min(chunk, context),
+        codecs=EXACT_FIRST if codec == AUTO else (codec,),
+    )
+
+
+async def _longest_prompt(context: Context, positions: int) -> int:
+    """In tokens, 0 without prompts. One that cannot be served is said here, before a model is exported and sent."""
     if not context.prompts:
-        return
+        return 0
     tokenizer = await context.tokenizer()
-    for prompt in context.prompts:
-        check_length(len(encode(prompt, context.config, tokenizer)), positions)
+    lengths = [len(encode(prompt, context.config, tokenizer)) for prompt in context.prompts]
+    for length in lengths:
+        check_length(length, positions)
+    return max(lengths)
 
 
 def show(context: Context) -> None:
-    cut = ", ".join(
+    ranges = ", ".join(
         f"{p.worker} {p.start}:{p.stop} ({p.memory_bytes / 2**30:.2f} GiB)" for p in context.plan.placements
     )
-    context.console.print(f"plan: {context.plan.partition}: {cut}")
+    context.console.print(f"plan: {context.plan.partition}: {ranges}")
+    predicted = context.plan.predicted
+    if predicted is not None and predicted.measured:
+        context.console.print(f"plan: {describe(predicted)}")

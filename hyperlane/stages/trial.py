@@ -130,7 +130,7 @@ def _pairs(exact: Sequence[Rows], coded: Sequence[Rows], sizes: Sizes) -> Iterat
         chunks = zip(*(_steps(piece, slot, sizes) for piece, slot in zip(pair, slots, strict=True)), strict=True)
         for step in itertools.chain.from_iterable(chunks):
             run = step.runs[0]
-            yield replace(step, flags=WANT_LOGITS, runs=(replace(run, outputs=run.count),))
+            yield replace(step, flags=WANT_LOGITS, runs=(run._replace(outputs=run.count),))
 
 
 def _steps(piece: Rows, slot: int, sizes: Sizes) -> Iterator[Step]:

@@ -1,20 +1,19 @@
 """From hidden states to a boundary's tables, and the measures that admit a codec there."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlane.transport.codec.codebooks import DISTORTION
+from hyperlane.transport.allot import allot_bits
 from hyperlane.transport.codec.rotated import OUTLIER_ROW
 from hyperlane.transport.codec.rotation import blocks
-from hyperlane.transport.codec.tables import MAX_BITS, Tables
+from hyperlane.transport.codec.tables import Tables
 
 CALIBRATION_TEXT = Path(__file__).with_name("calibration.txt")
 SMALLEST_SCALE = np.float16(2**-6)
-SB4_BITS = 3.94  # a value, RMS and scale counted
-_LEAST_BITS = 3.5
 
 
 def calibrate(hidden_RD: NDArray[Any]) -> Tables:
@@ -32,31 +31,9 @@ def calibrate(hidden_RD: NDArray[Any]) -> Tables:
     unit = rows[normal] / rms[normal, None]
     scale = np.maximum(np.sqrt(unit.std(axis=0)).astype(np.float16), SMALLEST_SCALE)
     order = np.argsort(-scale, kind="stable").astype(np.uint32)
-    bits = allot_bits((scale.astype(np.float64) ** 2)[order])
-    return Tables(median, unit.mean(axis=0).astype(np.float16), scale, order, bits)
-
-
-def allot_bits(sigma_D: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Bits of each block of sorted channels of deviations `sigma_D`: each to where it removes most.
-
-    Rotated, scaled back by sqrt(sigma), a block of distortion D leaves D * mean(sigma)^2 a value.
-    """
-    spans = blocks(len(sigma_D))
-    variance = [float(np.mean(sigma_D[a:b])) ** 2 for a, b in spans]
-    bits = [0] * len(spans)
-    width = len(sigma_D)
-    left = max(SB4_BITS * width - 24, _LEAST_BITS * width)
-    while True:
-        worth = {
-            block: variance[block] * (DISTORTION[bits[block]] - DISTORTION[bits[block] + 1])
-            for block, (a, b) in enumerate(spans)
-            if bits[block] < MAX_BITS and b - a <= left
-        }
-        if not worth:
-            return np.array(bits, np.uint8)
-        winner = max(worth, key=worth.__getitem__)
-        bits[winner] += 1
-        left -= spans[winner][1] - spans[winner][0]
+    none = np.zeros(len(blocks(len(scale))), np.uint8)
+    tables = Tables(median, unit.mean(axis=0).astype(np.float16), scale, order, none)
+    return replace(tables, bits_B=allot_bits(tables, rows[normal].astype(np.float32)))
 
 
 def relative_error(

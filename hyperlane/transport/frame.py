@@ -5,7 +5,6 @@ A frame is a header of 40 bytes, a table of runs, a payload and a CRC32C over al
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -20,9 +19,11 @@ VERSION = 1
 HEADER_BYTES = 40
 RUN_BYTES = 10
 CRC_BYTES = 4
+FORK_BYTES = 4  # payload of a fork: two slots
 WANT_LOGITS = 1  # flags, bit 0: whole logits rows, not candidates
 MAX_TEXT_BYTES = 4096  # payload of a greeting or an error
 MISMATCH = "tables mismatch at worker "  # how an error begins that only lacks codec tables; then the worker's name
+OUT_OF_MEMORY = "out of memory at worker "  # how an error begins that fewer slots, positions or rows avoid
 
 _HEADER = struct.Struct("<4sBBBBIHHQIIQ")
 _RUN = struct.Struct("<HHIH")
@@ -39,21 +40,20 @@ class Kind(IntEnum):
     CANDIDATES = 3  # ids int32 [rows, width], logits float32 [rows, width], logsumexp float32 [rows]
     LOGITS = 4  # float32 [rows, width]
     ERROR = 5  # utf-8: why the step failed
+    FORK = 6  # source slot, target slot uint16: the target takes over the first `rows` positions
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """`count` consecutive tokens of one slot from `position`; logits are wanted for the last `outputs`."""
 
     slot: int
     outputs: int
     position: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method of that name is not missed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
-    """One message of a data link; `kind` says what `payload` is."""
+class Frame(NamedTuple):
+    """One message of a data link; `kind` says what `payload` is. The native link relies on the order of the fields."""
 
     kind: Kind
     codec: int = 0
@@ -158,7 +158,7 @@ def unpack_checked(data: bytes | memoryview) -> Frame:
     """As `unpack`, for a frame that was checked before, as the native receiver does."""
     header = Header._make(_HEADER.unpack_from(data))
     table_stop = HEADER_BYTES + header.runs * RUN_BYTES
-    runs = tuple(Run(*run) for run in _RUN.iter_unpack(data[HEADER_BYTES:table_stop]))
+    runs = tuple(map(Run._make, _RUN.iter_unpack(data[HEADER_BYTES:table_stop])))
     return Frame(
         kind=_KINDS[header.kind],
         codec=header.codec,
@@ -193,6 +193,8 @@ def _check_header(header: Header) -> None:
         raise TransportError(f"codec {header.codec} in a frame of kind {header.kind}, which has none")
     if header.kind in (Kind.HELLO, Kind.ERROR):
         _check_text(header)
+    elif header.kind == Kind.FORK:
+        _check_fork(header)
     else:
         _check_payload_bytes(header)
 
@@ -202,6 +204,14 @@ def _check_text(header: Header) -> None:
         raise TransportError(
             f"a text frame with {header.rows} rows, width {header.width}, {header.runs} runs and "
             f"{header.payload_bytes} bytes; it has no rows and at most {MAX_TEXT_BYTES} bytes"
+        )
+
+
+def _check_fork(header: Header) -> None:
+    if header.rows == 0 or header.width or header.runs or header.payload_bytes != FORK_BYTES:
+        raise TransportError(
+            f"a fork of {header.rows} positions with width {header.width}, {header.runs} runs and "
+            f"{header.payload_bytes} bytes; it has a position or more, {FORK_BYTES} bytes and nothing else"
         )
 
 
@@ -222,6 +232,8 @@ def _check_payload_bytes(header: Header) -> None:
 
 
 def _check_runs(header: Header, runs: Sequence[Run]) -> None:
+    if header.kind == Kind.FORK:  # its rows are positions that it copies
+        return
     for run in runs:
         if run.count == 0 or run.outputs > run.count or run.position + run.count > 1 << 32:
             raise TransportError(f"{run} of step {header.step} is empty or wants more than it has")

@@ -16,6 +16,7 @@ from hyperlane.transport.frame import CRC_BYTES, HEADER_BYTES, MAX_TEXT_BYTES, F
 from hyperlane.transport.native import extension
 
 MAX_FRAME_BYTES = 256 << 20
+SPIN_US = 100
 
 
 class Sender(Protocol):
@@ -73,8 +74,15 @@ class Receiver(Protocol):
     def departed(self) -> tuple[str, ...]:
         """Connections that had delivered frames and are gone, one line each: how a reader learns of a lost sender."""
 
+    @property
+    def arrived_ns(self) -> int:
+        """When the frame that `recv` gave last had come as a whole, on the clock of `time.monotonic_ns`."""
+
     def recv(self, timeout_s: float) -> Frame:
         """The next frame of any connection. Raises TimeoutError, and TransportError once closed."""
+
+    def ready(self) -> bool:
+        """Whether `recv` has a frame without waiting."""
 
     def close(self) -> None:
         """Close all connections at once."""
@@ -88,16 +96,18 @@ def open_receiver(
     queue_depth: int = 8,
     max_frame_bytes: int = MAX_FRAME_BYTES,
     native: bool = True,
+    spin_us: int = SPIN_US,
 ) -> Receiver:
     """Listen on `host`:`port` (0: a free one). Raises ConfigError where that address cannot be had.
 
-    At most `queue_depth` frames wait to be received; then TCP slows the senders down.
+    At most `queue_depth` frames wait to be received; then TCP slows the senders down. Where frames come within
+    `spin_us` of one another, `recv` (of the native link) waits for so long busily before it sleeps.
     """
     greeting = pack(Frame(kind=Kind.HELLO, payload=identity.encode()))
     listener = _listen(host, port)
     address = _address(listener)
     if native and _has_extension():
-        return native_link.NativeReceiver(listener, address, greeting, queue_depth, max_frame_bytes)
+        return native_link.NativeReceiver(listener, address, greeting, queue_depth, max_frame_bytes, spin_us)
     return python_link.PythonReceiver(listener, address, greeting, queue_depth, max_frame_bytes)
 
 

@@ -45,6 +45,10 @@ class Mailbox(Generic[T]):
         self.drop_first()
         return item
 
+    @property
+    def holds_any(self) -> bool:
+        return bool(self._items)
+
     def wait_empty(self, timeout_s: float) -> None:
         """Raises as `put`."""
         with self._changed:

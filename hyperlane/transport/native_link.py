@@ -2,9 +2,12 @@
 
 import socket
 from importlib import import_module
+from typing import cast
 
 from hyperlane.errors import TransportError
-from hyperlane.transport.frame import Frame, pack_prefix, unpack_checked
+from hyperlane.transport.frame import Frame, Kind, Run
+
+_TYPES = (Frame, Run, tuple(Kind))  # what the extension makes frames of
 
 
 class NativeSender:
@@ -23,9 +26,10 @@ class NativeSender:
         return int(self._sender.wire_bytes)
 
     def send(self, frame: Frame, timeout_s: float) -> None:
-        prefix = pack_prefix(frame)
         try:
-            self._handle = self._sender.submit(prefix, frame.payload, timeout_s)
+            self._handle = self._sender.submit(frame, timeout_s)
+        except ValueError as error:
+            raise TransportError(f"step {frame.step} is no valid frame: {error}") from error
         except ConnectionError as error:
             raise TransportError(f"the link to {self.address} is broken: {error}") from error
 
@@ -47,11 +51,13 @@ class NativeReceiver:
         greeting: bytes,
         queue_depth: int,
         max_frame_bytes: int,
+        spin_us: int,
     ) -> None:
         self.address = address
+        self.arrived_ns = 0
         listener.setblocking(False)
         module = import_module("hyperlane._native")
-        self._receiver = module.Receiver(listener.detach(), greeting, queue_depth, max_frame_bytes)
+        self._receiver = module.Receiver(listener.detach(), greeting, queue_depth, max_frame_bytes, spin_us)
 
     @property
     def frames(self) -> int:
@@ -75,10 +81,13 @@ class NativeReceiver:
 
     def recv(self, timeout_s: float) -> Frame:
         try:
-            block = self._receiver.recv(timeout_s)
+            frame, self.arrived_ns = self._receiver.recv(timeout_s, _TYPES)
         except ConnectionError as error:
             raise TransportError(f"the data port {self.address} is closed") from error
-        return unpack_checked(memoryview(block))
+        return cast(Frame, frame)
+
+    def ready(self) -> bool:
+        return bool(self._receiver.ready())
 
     def close(self) -> None:
         self._receiver.close()

@@ -6,6 +6,9 @@ One token a sequence is mostly latency, so it goes raw on a fast network; prompt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+EXACT_FIRST = ("raw", "h8", "int4")
+"""What a link may carry under codec=auto, the most exact first."""
+
 LEAST_GAIN, LEAST_GAIN_S = 0.03, 20e-6
 """A less exact codec must save this share of the time, latency counted, and so much: less is noise."""
 
@@ -22,8 +25,7 @@ class Cost:
 
 def allowed(codec: str) -> tuple[str, ...]:
     """The codecs that may be used where `codec` is the smallest that passed the self-test, the most exact first."""
-    exact_first = ("raw", "h8", "int4")
-    return exact_first[: exact_first.index(codec) + 1]
+    return EXACT_FIRST[: EXACT_FIRST.index(codec) + 1]
 
 
 def link_time_s(cost: Cost, bytes_per_s: float, latency_s: float) -> float:

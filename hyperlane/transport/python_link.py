@@ -3,6 +3,7 @@
 import select
 import socket
 import struct
+import time
 from collections import deque
 from contextlib import suppress
 from threading import Lock, Thread
@@ -81,7 +82,8 @@ class PythonReceiver:
         self._listener = listener
         self._greeting = greeting
         self._max_frame_bytes = max_frame_bytes
-        self._queue: Mailbox[Frame] = Mailbox(queue_depth)
+        self.arrived_ns = 0
+        self._queue: Mailbox[tuple[Frame, int]] = Mailbox(queue_depth)
         self._lock = Lock()
         self._connections: dict[socket.socket, int] = {}  # frames of each
         self._rejected: deque[str] = deque(maxlen=_KEPT_REASONS)
@@ -104,7 +106,11 @@ class PythonReceiver:
             return tuple(self._departed)
 
     def recv(self, timeout_s: float) -> Frame:
-        return self._queue.take(timeout_s)
+        frame, self.arrived_ns = self._queue.take(timeout_s)
+        return frame
+
+    def ready(self) -> bool:
+        return self._queue.holds_any
 
     def close(self) -> None:
         self._queue.close(f"the data port {self.address} is closed")
@@ -141,7 +147,7 @@ class PythonReceiver:
             while (frame := self._read_frame(connection)) is not None:
                 count += 1
                 self._note(connection, count)
-                self._queue.put(frame, timeout_s=None)
+                self._queue.put((frame, time.monotonic_ns()), timeout_s=None)
         except (OSError, TransportError) as error:
             fault = one_line(error)
         self._end(connection, f"connection from {peer} after {count} frames", fault, delivered=count > 0)

@@ -10,6 +10,7 @@ from hyperlane.transport.link import Receiver, Sender, connect
 from hyperlane.worker.codecs import EpochCodecs
 from hyperlane.worker.measure import measure_link
 from hyperlane.worker.parts import Parts, Session
+from hyperlane.worker.profile import measure
 from hyperlane.worker.pump import Pump
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ def live_parts(
         from hyperlane.worker import session
 
         return session.Session(
-            graph, slots=spec.slots, context=spec.context, threads=options.threads, device=options.device
+            graph,
+            slots=spec.slots,
+            context=spec.context,
+            threads=options.threads,
+            device=options.device,
+            spinning=options.spinning,
+            free_bytes=measure(options.device).free_bytes,
         )
 
     def connect_next(wiring: Wiring) -> Sender:
@@ -48,6 +55,7 @@ def live_parts(
             codecs=codecs,
             worker=name(),
             dtype=spec.dtype,
+            overlap=options.overlaps,
         )
 
     return Parts(

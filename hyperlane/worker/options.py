@@ -10,8 +10,11 @@ from pathlib import Path
 from hyperlane.cluster.announce import check_name
 from hyperlane.cluster.interfaces import LOOPBACK, addresses_of, lan_addresses
 from hyperlane.errors import ConfigError
+from hyperlane.transport.link import SPIN_US
 
 DEFAULT_STORE = "~/.cache/hyperlane"
+SPIN_HELP = f"where frames come that fast, wait for the next one busily so many microseconds (default: {SPIN_US})"
+OVERLAP_HELP = "decode and send in a second thread (default: where there are more cores than compute threads)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,22 @@ class Options:
     device: str
     allow_lan: bool
     parent_stdin: bool
+    pin: str | None = None
+    spin_us: int = SPIN_US
+    spinning: bool = False
+    overlap: str = "auto"
+
+    @property
+    def cores(self) -> frozenset[int]:
+        """The cores to keep to; empty for any. ConfigError for what is no list of cores of this machine."""
+        return frozenset() if self.pin is None else parse_cores(self.pin)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether to decode and send beside the compute: by default where a core is left for it."""
+        if self.overlap == "auto":
+            return len(self.cores or os.sched_getaffinity(0)) > self.threads
+        return self.overlap == "on"
 
     @property
     def bind_host(self) -> str:
@@ -66,7 +85,26 @@ def parse(argv: Sequence[str] | None) -> Options:
         raise ConfigError(f"--memory-bytes is {options.memory_bytes}; give at least 1048576 (1 MiB)")
     if options.threads < 1:
         raise ConfigError(f"--threads is {options.threads}; it must be at least 1")
+    if options.spin_us < 0:
+        raise ConfigError(f"--spin-us is {options.spin_us}; give 0 (sleep at once) or more")
+    if options.pin is not None:
+        parse_cores(options.pin)
     return options
+
+
+def parse_cores(text: str) -> frozenset[int]:
+    """Cores such as "0,2-3"; ConfigError where they are malformed or not this process's to use."""
+    cores: set[int] = set()
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            cores |= set(range(int(first), int(last or first) + 1))
+    except ValueError as error:
+        raise ConfigError(f"--pin is {text!r}; give cores such as 0,2-3") from error
+    usable = os.sched_getaffinity(0)
+    if not cores or not cores <= usable:
+        raise ConfigError(f"--pin is {text!r}; this process may use the cores {', '.join(map(str, sorted(usable)))}")
+    return frozenset(cores)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,6 +121,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--store", default=store, metavar="FOLDER", help=f"the layer store (default: {store})")
     add("--memory-bytes", type=int, metavar="N", help="use at most so much memory")
     add("--device", default="cpu", help="cpu or cuda:0 (default: cpu)")
+    add("--pin", metavar="CORES", help="keep to these cores, such as 0,2-3 (default: any)")
+    add("--spin-us", type=int, default=SPIN_US, metavar="N", help=SPIN_HELP)
+    add("--spinning", action="store_true", help="compute threads wait busily: faster alone, slower with neighbours")
+    add("--overlap", choices=("auto", "on", "off"), default="auto", help=OVERLAP_HELP)
     add("--allow-lan", action="store_true", help="let other machines use this worker, without authentication")
     add("--parent-stdin", action="store_true", help="exit when standard input closes")
     return parser

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from hyperlane.control.types import LinkCounters, LinkSpeed, ShardSpec, Wiring
+from hyperlane.timeline.record import StepRecord
 from hyperlane.worker.codecs import EpochCodecs
 from hyperlane.worker.session import StepResult as StepResult  # for those who write parts
 
@@ -17,6 +18,9 @@ class Session(Protocol):
     """A loaded shard with its keys and values."""
 
     def run(self, runs: Sequence[Any], rows: NDArray[Any], want_logits: bool) -> StepResult: ...
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Slot `target` takes over the first `count` positions of `source`."""
 
     def close(self) -> None: ...
 
@@ -27,6 +31,8 @@ class Pump(Protocol):
     def run(self, stop: Event) -> None: ...
 
     def counters(self) -> LinkCounters: ...
+
+    def records(self) -> tuple[StepRecord, ...]: ...
 
 
 class Next(Protocol):

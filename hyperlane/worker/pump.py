@@ -1,25 +1,46 @@
 """The worker's hot loop: receive, decode, step, encode, send. One plain loop in one thread; no gRPC, no trio."""
 
-from dataclasses import dataclass, field, replace
+from collections import deque
+from dataclasses import dataclass, field
 from threading import Event
+from time import monotonic_ns
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hyperlane.control.types import LinkCounters, Wiring
-from hyperlane.errors import HyperlaneError, TablesError, WorkerError, one_line
-from hyperlane.transport.frame import MAX_TEXT_BYTES, MISMATCH, WANT_LOGITS, Frame, Kind, row_positions
+from hyperlane.errors import HyperlaneError, OutOfMemoryError, TablesError, WorkerError, one_line
+from hyperlane.timeline.record import StepRecord
+from hyperlane.transport.frame import (
+    MAX_TEXT_BYTES,
+    MISMATCH,
+    OUT_OF_MEMORY,
+    WANT_LOGITS,
+    Frame,
+    Kind,
+    Run,
+    row_positions,
+)
 from hyperlane.transport.link import Receiver, Sender
 from hyperlane.worker.codecs import EpochCodecs
+from hyperlane.worker.memory import step_out_of_memory
+from hyperlane.worker.outgoing import candidates_payload
+from hyperlane.worker.overlap import overlapped
 from hyperlane.worker.parts import Session, StepResult
+from hyperlane.worker.work import Work
 
 POLL_S = 0.2
 """How often a waiting pump looks whether it should stop."""
+KEPT_STEPS = 16384
+"""Records of the latest steps: about 5 MB at most."""
 
 
 @dataclass(slots=True)
 class Pump:
-    """Runs one epoch. A step that fails becomes an error frame, which travels on to the coordinator."""
+    """Runs one epoch. A step that fails becomes an error frame, which travels on to the coordinator.
+
+    overlap: decode the next step and send the last one in a second thread, where steps wait.
+    """
 
     receiver: Receiver
     session: Session
@@ -28,19 +49,23 @@ class Pump:
     codecs: EpochCodecs
     worker: str
     dtype: DTypeLike
+    overlap: bool = False
     send_timeout_s: float = 60.0
     _fp16_bytes: int = field(default=0)
     _used: dict[str, None] = field(default_factory=dict)  # names of codecs, in order of first use
+    _records: deque[StepRecord] = field(default_factory=lambda: deque(maxlen=KEPT_STEPS))
 
     def run(self, stop: Event) -> None:
         """Until `stop` is set; raises TransportError when the next of the chain is gone."""
+        if self.overlap:
+            overlapped(self, stop)
+            return
         while not stop.is_set():
-            try:
-                frame = self.receiver.recv(POLL_S)
-            except TimeoutError:
-                continue
-            if frame.epoch == self.wiring.epoch:  # frames of another epoch are nobody's any more
-                self.sender.send(self._answer(frame), timeout_s=self.send_timeout_s)
+            work = self.receive()
+            if work is not None:
+                self.decode(work)
+                self.compute(work)
+                self.send(work)
 
     def counters(self) -> LinkCounters:
         return LinkCounters(
@@ -51,17 +76,71 @@ class Pump:
             fp16_bytes=self._fp16_bytes,
         )
 
-    def _answer(self, frame: Frame) -> Frame:
-        if frame.kind == Kind.ERROR:
-            return frame
+    def records(self) -> tuple[StepRecord, ...]:
+        """The latest steps, in the order in which they were sent; for when none is under way."""
+        return tuple(self._records)
+
+    # --- the stages of a step, in this order ----------------------------------------------------------------
+
+    def ready(self) -> bool:
+        """Whether another step waits."""
+        return self.receiver.ready()
+
+    def receive(self) -> Work | None:
+        """The next step of this epoch; None where none came for a while, or a frame that is nobody's any more."""
         try:
-            rows = self._rows(frame)
-            result = self.session.run(frame.runs, rows, bool(frame.flags & WANT_LOGITS))
-            return self._result_frame(frame, result)
-        except TablesError as error:
-            return _error_frame(frame, f"{MISMATCH}{self.worker}: {one_line(error)}")
+            frame = self.receiver.recv(POLL_S)
+        except TimeoutError:
+            return None
+        if frame.epoch != self.wiring.epoch:
+            return None
+        return Work(frame, self.receiver.arrived_ns, monotonic_ns())
+
+    def decode(self, work: Work) -> None:
+        if work.frame.kind not in (Kind.ERROR, Kind.FORK):
+            try:
+                work.rows = self._rows(work.frame)
+            except HyperlaneError as error:
+                self._fail(work, error)
+            except MemoryError as error:
+                self._fail(work, step_out_of_memory(work.frame.rows, error))
+        work.decoded_ns = monotonic_ns()
+
+    def compute(self, work: Work) -> None:
+        work.started_ns = monotonic_ns()
+        try:
+            frame = work.frame
+            if work.rows is not None:
+                work.result = self.session.run(frame.runs, work.rows, bool(frame.flags & WANT_LOGITS))
+            elif frame.kind == Kind.FORK:
+                source, target = np.frombuffer(frame.payload, "<u2").tolist()
+                self.session.copy(source, target, frame.rows)
         except HyperlaneError as error:
-            return _error_frame(frame, f"worker {self.worker}: {one_line(error)}")
+            self._fail(work, error)
+        work.computed_ns = monotonic_ns()
+
+    def send(self, work: Work) -> None:
+        """Encode and send."""
+        work.encoding_ns = monotonic_ns()
+        frame, runs, result = work.frame, work.frame.runs, work.result
+        rows, prefill = 0, is_prefill(runs)
+        if result is not None:
+            rows = len(work.rows) if work.rows is not None else 0
+            work.result = work.rows = None
+            frame = self._result_frame(frame, result, prefill)
+        work.encoded_ns = monotonic_ns()
+        self.sender.send(frame, timeout_s=self.send_timeout_s)
+        if rows:
+            self._records.append(work.record(rows, prefill, monotonic_ns()))
+
+    def _fail(self, work: Work, error: HyperlaneError) -> None:
+        begin = "worker "
+        if isinstance(error, TablesError):
+            begin = MISMATCH
+        elif isinstance(error, OutOfMemoryError):
+            begin = OUT_OF_MEMORY
+        begin += self.worker
+        work.frame, work.rows = _error_frame(work.frame, f"{begin}: {one_line(error)}"), None
 
     def _rows(self, frame: Frame) -> NDArray[np.int64] | NDArray[np.floating]:
         """Token ids [R] or hidden rows [R, D] of a frame."""
@@ -73,28 +152,31 @@ class Pump:
         self.codecs.incoming.decode(frame.codec, frame.payload, row_positions(frame.runs), hidden_RD)
         return hidden_RD
 
-    def _result_frame(self, frame: Frame, result: StepResult) -> Frame:
+    def _result_frame(self, frame: Frame, result: StepResult, prefill: bool) -> Frame:
         if result.hidden_RD is not None:
             rows, width = result.hidden_RD.shape
-            is_prefill = any(run.count > 1 for run in frame.runs)
-            codec = self.codecs.prefill if is_prefill else self.codecs.decode
+            codec = self.codecs.prefill if prefill else self.codecs.decode
             encoded = codec.encode(result.hidden_RD, row_positions(frame.runs))
             self._fp16_bytes += rows * width * 2
             self._used[codec.name] = None
-            return replace(frame, kind=Kind.HIDDEN, codec=codec.id, rows=rows, width=width, payload=encoded.data)
+            return _answer(frame, Kind.HIDDEN, codec.id, rows, width, encoded.data)
         if result.logits_NV is not None:
             rows, width = result.logits_NV.shape
-            whole = np.ascontiguousarray(result.logits_NV, "<f4")
-            return replace(frame, kind=Kind.LOGITS, codec=0, rows=rows, width=width, payload=whole.data)
+            return _answer(frame, Kind.LOGITS, 0, rows, width, np.ascontiguousarray(result.logits_NV, "<f4").data)
         assert result.ids_NK is not None
-        assert result.logits_NK is not None
-        assert result.logsumexp_N is not None
         rows, width = result.ids_NK.shape
-        parts = (result.ids_NK.astype("<i4"), result.logits_NK.astype("<f4"), result.logsumexp_N.astype("<f4"))
-        joined = b"".join(part.tobytes() for part in parts)
-        return replace(frame, kind=Kind.CANDIDATES, codec=0, rows=rows, width=width, payload=joined)
+        return _answer(frame, Kind.CANDIDATES, 0, rows, width, candidates_payload(result))
+
+
+def is_prefill(runs: tuple[Run, ...]) -> bool:
+    """Whether a step takes in a prompt; drafts want all their rows."""
+    return any(run.outputs < run.count for run in runs)
+
+
+def _answer(frame: Frame, kind: Kind, codec: int, rows: int, width: int, payload: memoryview) -> Frame:
+    return Frame(kind, codec, frame.flags, frame.epoch, frame.lane, frame.step, rows, width, frame.runs, payload)
 
 
 def _error_frame(frame: Frame, message: str) -> Frame:
     text = message.encode()[:MAX_TEXT_BYTES]
-    return replace(frame, kind=Kind.ERROR, codec=0, rows=0, width=0, runs=(), payload=text)
+    return frame._replace(kind=Kind.ERROR, codec=0, rows=0, width=0, runs=(), payload=text)

@@ -45,6 +45,8 @@ async def serve(options: Options) -> None:
 
 
 async def _serve(options: Options) -> None:
+    if options.cores:
+        os.sched_setaffinity(0, options.cores)  # before there are threads: they inherit it
     memory = partial(measure, options.device, options.memory_bytes)
     memory()  # an unknown device is refused before anything is opened
     async with _listening(options) as ports, _pumps() as spawn:
@@ -78,7 +80,12 @@ async def _listening(options: Options) -> AsyncIterator[_Ports]:
     host, identity = options.bind_host, f"{options.name}#{secrets.token_hex(4)}"
     try:
         receiver = open_receiver(
-            host, options.data_port, identity, queue_depth=QUEUE_DEPTH, max_frame_bytes=MAX_FRAME_BYTES
+            host,
+            options.data_port,
+            identity,
+            queue_depth=QUEUE_DEPTH,
+            max_frame_bytes=MAX_FRAME_BYTES,
+            spin_us=options.spin_us,
         )
     except ConfigError as error:
         at = f"{host}:{options.data_port}"

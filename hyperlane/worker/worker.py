@@ -15,6 +15,7 @@ from hyperlane.artifacts import Blob
 from hyperlane.control.types import LinkSpeed, ShardHeld, ShardSpec, State, Step, Wired, Wiring, WorkerStats
 from hyperlane.errors import HyperlaneError, WorkerError, one_line
 from hyperlane.model.store import LayerStore
+from hyperlane.timeline.record import Records
 from hyperlane.worker.codecs import EpochCodecs, open_codecs
 from hyperlane.worker.execute import compared, run_step
 from hyperlane.worker.intake import Intake, held_bytes
@@ -150,6 +151,12 @@ class Worker:
             raise WorkerError(f"worker {self.about.name} is not wired to a chain; call SetNextWorker first")
         return self._parts.measure_link(chain.wiring, codecs, rows, width, loaded.spec.dtype)
 
+    def records(self, steps: int) -> Records:
+        """The clock, and the records of this epoch's latest steps, at most so many."""
+        chain = self._chain
+        kept = () if chain is None or chain.pump is None else chain.pump.records()
+        return Records(time.monotonic_ns(), kept[len(kept) - min(steps, len(kept)) :])
+
     def execute(self, steps: Iterable[Step], timeout_s: float) -> Iterator[Step]:
         """Run steps through this shard and all that follow it; yields the last worker's replies in order."""
         loaded, chain = self._loaded, self._chain
@@ -227,6 +234,12 @@ class _OneAtATime:
             if self._session is None:
                 raise WorkerError("the shard was unloaded while a step was on its way")
             return self._session.run(runs, rows, want_logits)
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        with self._lock:
+            if self._session is None:
+                raise WorkerError("the shard was unloaded while a step was on its way")
+            self._session.copy(source, target, count)
 
     def close(self) -> None:
         with self._lock:

@@ -7,6 +7,7 @@ from hyperlane.artifacts import Blob
 from hyperlane.control import messages, steps
 from hyperlane.control import worker_pb2 as pb
 from hyperlane.control.types import Candidates, CodecTables, CodecTime, LinkSpeed, ShardSpec, Step, Wired, Wiring
+from hyperlane.timeline.record import Records, StepRecord
 from hyperlane.transport.frame import Run
 
 HEAD = {"epoch": 3, "lane": 1, "step": 9, "flags": 1, "runs": (Run(2, 1, 40, 3),)}
@@ -39,6 +40,12 @@ def test_wiring_survives(control_address: str | None) -> None:
         codec="int8",
     )
     assert messages.wiring_from_message(messages.wiring_to_message(wiring)) == wiring
+
+
+def test_records_survive() -> None:
+    steps = (StepRecord(7, 1, 3, True, *range(10**15, 10**15 + 8)), StepRecord(8, 0, 1, False, *range(-8, 0)))
+    records = Records(12345678901234, steps)
+    assert messages.records_from_message(messages.records_to_message(records)) == records
 
 
 def test_tables_survive_both_ways() -> None:

@@ -1,7 +1,9 @@
 """The engine over a chain that computes a toy model: what comes out does not depend on how it was batched."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -9,41 +11,41 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperlane.artifacts import GeneratedText
-from hyperlane.errors import TablesError
-from hyperlane.generate.engine import CANDIDATES, Engine, Limits, Prompt, Rows
+from hyperlane.errors import HyperlaneError, RequestError, StepError, TablesError
+from hyperlane.generate.engine import CANDIDATES, Engine, Rows
 from hyperlane.generate.sampling import Sampling
-from hyperlane.generate.scheduler import Scheduler, Step
+from hyperlane.generate.scheduler import Drafts, Scheduler
+from hyperlane.generate.step import Step
+from hyperlane.generate.text import Limits, Prompt
+from tests.generate.toy import ToyWorkers
 
 VOCAB = 256
 STOP = 0
 
 
 class ToyChain:
-    """Keeps each slot's tokens as keys and values; the logits of a row are drawn from all tokens up to it."""
+    """The logits of a row are drawn from all tokens up to it."""
 
     def __init__(self) -> None:
-        self.slots: dict[int, list[int]] = {}
+        self.workers = ToyWorkers()
         self.results: deque[tuple[Step, Rows]] = deque()
-        self.fail_at: int | None = None
+        self.fail_at: tuple[int, ...] = ()
         self.lacks_tables_at: tuple[int, ...] = ()
+        self.late: set[int] = set()
         self.rewired = 0
 
     def send(self, step: Step, *, whole_rows: bool) -> None:
-        tokens, outputs = iter(step.token_ids), []
-        for run in step.runs:
-            keys = self.slots.setdefault(run.slot, [])
-            del keys[run.position :]
-            keys += [next(tokens) for _ in range(run.count)]
-            assert len(keys) == run.position + run.count
-            outputs += [keys[: len(keys) - back] for back in reversed(range(run.outputs))]
+        outputs = self.workers.outputs(step)
         self.results.append((step, self._rows(outputs, VOCAB if whole_rows else CANDIDATES)))
 
-    def receive(self, step: Step, check: Callable[[], None]) -> Rows:
-        check()
+    def receive(self, step: Step, timeout_s: float) -> Rows:
+        if step.number in self.late:
+            self.late.remove(step.number)
+            raise TimeoutError
         sent, rows = self.results.popleft()
         assert sent is step
-        if step.number == self.fail_at:
-            raise RuntimeError("the chain broke")
+        if step.number in self.fail_at:
+            raise StepError("worker w1: no memory")
         if step.number in self.lacks_tables_at:
             raise TablesError("the frame was made with other tables", "w1")
         return rows
@@ -52,7 +54,7 @@ class ToyChain:
         assert mismatch.worker == "w1"
         self.rewired += 1
         self.results.clear()
-        self.slots.clear()
+        self.workers.keys.clear()
 
     def _rows(self, outputs: list[list[int]], width: int) -> Rows:
         ids, logits = [], []
@@ -72,8 +74,8 @@ class Letters:
         return ""
 
 
-def make(slots: int = 4, lanes: int = 2, chunk: int = 4, **kwargs: object) -> Engine:
-    scheduler = Scheduler(slots, lanes, 64, chunk, 3)
+def make(slots: int = 4, lanes: int = 2, chunk: int = 4, drafts: Drafts | None = None, **kwargs: object) -> Engine:
+    scheduler = Scheduler(slots=slots, lanes=lanes, context=64, prefill_chunk=chunk, hops=2, drafts=drafts)
     settings = {"sampling": Sampling(), "limits": Limits(max_new_tokens=8), **kwargs}
     return Engine(chain=ToyChain(), scheduler=scheduler, stop_ids=frozenset({STOP}), open_decoder=Letters, **settings)
 
@@ -175,3 +177,99 @@ def test_a_penalty_asks_for_whole_rows_and_changes_the_text() -> None:
     (penalized,) = run(make(sampling=Sampling(repetition_penalty=50.0)), (1, 2, 3))
     assert len(set(penalized.token_ids) | {1, 2, 3}) == len(penalized.token_ids) + 3
     assert plain.token_ids[:1] == penalized.token_ids[:1] or plain.token_ids[0] in (1, 2, 3)
+
+
+# --- requests from other threads ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def serving(engine: Engine) -> Iterator[Engine]:
+    thread = Thread(target=engine.serve, args=(lambda: None,))
+    thread.start()
+    try:
+        yield engine
+    finally:
+        engine.close()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_requests_come_at_any_time_from_any_thread() -> None:
+    with serving(make(2, 2)) as engine:
+        first = engine.submit(Prompt(0, "", PROMPTS[0]))
+        assert first.result(10).token_ids == alone(0)
+        tickets = [engine.submit(Prompt(i, "", ids)) for i, ids in enumerate(PROMPTS)]
+        assert [ticket.result(10).token_ids for ticket in tickets] == [alone(i) for i in range(len(PROMPTS))]
+    with pytest.raises(HyperlaneError, match="closed"):
+        engine.submit(Prompt(0, "", PROMPTS[0]))
+
+
+def test_each_request_has_settings_of_its_own() -> None:
+    warm = Sampling(temperature=1.0, top_k=20, seed=5)
+    with serving(make()) as engine:
+        cold = engine.submit(Prompt(0, "", PROMPTS[0]))
+        tickets = [engine.submit(Prompt(1, "", PROMPTS[1]), sampling=warm, limits=Limits(max_new_tokens=3))]
+        tickets += [engine.submit(Prompt(1, "", PROMPTS[1]), sampling=Sampling(repetition_penalty=50.0))]
+        assert cold.result(10).token_ids == alone(0)
+        assert tickets[0].result(10).token_ids == alone(1, sampling=warm)[:3]
+        assert tickets[1].result(10).token_ids == alone(1, sampling=Sampling(repetition_penalty=50.0))
+
+
+def test_a_request_ends_when_it_is_cancelled_and_the_others_go_on() -> None:
+    shown = Event()
+    with serving(make(1, 1, limits=Limits(max_new_tokens=40))) as engine:
+        long = engine.submit(Prompt(0, "", (1, 2, 3)), lambda index, piece: shown.set())
+        waiting, last = engine.submit(Prompt(0, "", (1,))), engine.submit(Prompt(0, "", PROMPTS[0]))
+        assert shown.wait(10)
+        waiting.cancel()
+        long.cancel()
+        found = [ticket.result(10) for ticket in (long, waiting, last)]
+        long.cancel()  # nothing happens
+    assert [text.finish_reason for text in found[:2]] == ["cancelled", "cancelled"]
+    assert found[0].token_ids == alone(0, limits=Limits(max_new_tokens=40))[: len(found[0].token_ids)]
+    assert found[1].token_ids == ()
+    assert len(found[2].token_ids) == 40
+
+
+def test_a_full_queue_refuses_and_a_long_list_of_prompts_waits_outside() -> None:
+    engine = make(1, 1, queue=2)
+    tickets = [engine.submit(Prompt(i, "", PROMPTS[i])) for i in range(2)]
+    with pytest.raises(RequestError, match=r"2 requests wait already; .* generate.queue"):
+        engine.submit(Prompt(2, "", PROMPTS[2]))
+    for ticket in tickets:
+        ticket.cancel()
+    most = 0
+
+    def look() -> None:
+        nonlocal most
+        most = max(most, engine.scheduler.waiting)
+
+    answers = engine.run([Prompt(i, "", (i + 1,)) for i in range(20)], lambda index, piece: None, look)
+    assert (len(answers), most) == (20, 2)
+
+
+def test_a_step_that_fails_ends_its_requests_only() -> None:
+    engine = make(2, 2, 64)
+    engine.chain.fail_at = (1,)
+    with serving(engine):
+        tickets = [engine.submit(Prompt(i, "", PROMPTS[i])) for i in (0, 1)]
+        with pytest.raises(StepError, match="no memory"):
+            tickets[0].result(10)
+        assert tickets[1].result(10).token_ids == alone(1)
+
+
+def test_a_reader_that_fails_ends_its_request_only() -> None:
+    def fail(index: int, piece: str) -> None:
+        raise BrokenPipeError("nobody reads")
+
+    with serving(make()) as engine:
+        broken, whole = engine.submit(Prompt(0, "", PROMPTS[0]), fail), engine.submit(Prompt(1, "", PROMPTS[1]))
+        with pytest.raises(BrokenPipeError):
+            broken.result(10)
+        assert whole.result(10).token_ids == alone(1)
+
+
+def test_results_may_come_late() -> None:
+    engine = make(2, 2)
+    engine.chain.late = {1, 2, 5}
+    assert [answer.token_ids for answer in run(engine, *PROMPTS)] == [alone(i) for i in range(len(PROMPTS))]

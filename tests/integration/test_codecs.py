@@ -16,7 +16,7 @@ from hyperlane.config import Config
 from hyperlane.control.types import CodecTables, Wiring
 from hyperlane.errors import ConfigError
 from hyperlane.generate import wiring
-from hyperlane.generate.engine import Prompt
+from hyperlane.generate.text import Prompt
 from hyperlane.generate.tokenizer import Tokenizer
 from hyperlane.rundir import RunDir
 from hyperlane.stages import STAGES, Context, selftest

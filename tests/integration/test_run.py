@@ -37,6 +37,9 @@ def test_generation_json_has_the_documented_shape(first: Done) -> None:
         "finish_reason",
         "ttft_s",
         "decode_tokens_per_s",
+        "cached_tokens",
+        "drafted_tokens",
+        "accepted_tokens",
     }
     assert request["prompt"] == "Hello"
     assert (len(request["token_ids"]), request["finish_reason"]) == (8, "length")

@@ -12,6 +12,7 @@ from hyperlane.partition import Partition, Range, check_cover, place
 from hyperlane.partition.knapsack import Knapsack
 from hyperlane.partition.manual import Manual
 from hyperlane.partition.memory import Workload
+from hyperlane.partition.optimal import Optimal
 from hyperlane.partition.uniform import Uniform
 
 MIB = 1 << 20
@@ -92,7 +93,7 @@ def test_a_wrong_split_is_said(strategy: Partition, said: str) -> None:
         place(strategy, model(8), cluster(500, 500), WORKLOAD)
 
 
-@pytest.mark.parametrize("strategy", [Uniform(), Knapsack(), Manual(layers=[4, 4])])
+@pytest.mark.parametrize("strategy", [Uniform(), Knapsack(), Manual(layers=[4, 4]), Optimal()])
 def test_a_model_that_does_not_fit_says_need_and_have(strategy: Partition) -> None:
     with pytest.raises(PlanError, match=r"toy does not fit.*w0.*GiB.*w1.*GiB"):
         place(strategy, model(8), cluster(20, 20), WORKLOAD)
@@ -108,7 +109,7 @@ def test_kv_and_activations_count() -> None:
 
 @given(st.integers(1, 40), st.lists(st.integers(30, 300), min_size=1, max_size=6))
 def test_whatever_fits_is_covered_once_within_memory(layers: int, memory_mib: list[int]) -> None:
-    for strategy in (Uniform(), Knapsack()):
+    for strategy in (Uniform(), Knapsack(), Optimal()):
         try:
             placements = place(strategy, model(layers), cluster(*memory_mib), WORKLOAD)
         except PlanError:

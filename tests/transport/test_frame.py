@@ -40,14 +40,19 @@ GOLDEN = bytes.fromhex(
     "a0babfad"
 )
 
+FORK = Frame(kind=Kind.FORK, epoch=3, lane=2, step=8, rows=256, payload=np.array([4, 9], "<u2").tobytes())
+GOLDEN_FORK = bytes.fromhex(
+    "4859504c 01 06 00 00 03000000 0200 0000 0800000000000000 00010000 00000000 0400000000000000 0400 0900 36a4b17e"
+)
+
 
 def resealed(data: bytes) -> bytes:
     """The same frame with a checksum that fits."""
     return data[:-4] + struct.pack("<I", crc32c(data[:-4]))
 
 
-def patched(offset: int, fmt: str, value: int) -> bytes:
-    data = bytearray(GOLDEN)
+def patched(offset: int, fmt: str, value: int, frame: bytes = GOLDEN) -> bytes:
+    data = bytearray(frame)
     struct.pack_into(fmt, data, offset, value)
     return resealed(bytes(data))
 
@@ -57,7 +62,12 @@ ATTACKS = {
     "garbage": b"GET / HTTP/1.1\r\nHost: worker\r\nUser-Agent: curl\r\n\r\n",
     "magic": patched(0, "<I", 0),
     "version": patched(4, "<B", 2),
-    "kind": patched(5, "<B", 6),
+    "kind": patched(5, "<B", 7),
+    "fork of nothing": patched(24, "<I", 0, GOLDEN_FORK),
+    "fork with a width": patched(28, "<I", 1, GOLDEN_FORK),
+    "fork of three slots": resealed(patched(32, "<Q", 6, GOLDEN_FORK)[:-4] + bytes(6)),
+    "fork with runs": patched(14, "<H", 1, GOLDEN_FORK),
+    "tokens as a fork": patched(5, "<B", 6),
     "codec of tokens": patched(6, "<B", 1),
     "flags": patched(7, "<B", 0x82),
     "no runs": patched(14, "<H", 0),
@@ -79,6 +89,8 @@ ATTACKS = {
 def test_golden_bytes() -> None:
     assert pack(TOKENS).hex() == GOLDEN.hex()
     assert unpack(GOLDEN) == TOKENS
+    assert pack(FORK).hex() == GOLDEN_FORK.hex()
+    assert unpack(GOLDEN_FORK) == FORK
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -117,7 +129,7 @@ def test_a_frame_over_the_limit_is_refused_by_its_header() -> None:
     [{"epoch": 2**32}, {"lane": -1}, {"rows": 2}, {"width": 3}, {"kind": Kind.HELLO}, {"runs": ()}, {"codec": 1}],
 )
 def test_an_invalid_frame_is_not_sent(changes: dict[str, object]) -> None:
-    fields = {name: getattr(TOKENS, name) for name in Frame.__dataclass_fields__}
+    fields = TOKENS._asdict()
     with pytest.raises(TransportError):
         pack(Frame(**(fields | changes)))
 
@@ -138,10 +150,10 @@ runs_strategy = st.lists(
 @given(runs=runs_strategy, width=st.integers(1, 9), step=st.integers(0, 2**64 - 1), kind=st.sampled_from(Kind))
 def test_a_frame_comes_back_as_it_was(runs: list[Run], width: int, step: int, kind: Kind) -> None:
     tokens, outputs = sum(run.count for run in runs), sum(run.outputs for run in runs)
-    text = kind in (Kind.HELLO, Kind.ERROR)
-    rows = 0 if text else tokens if kind in (Kind.TOKENS, Kind.HIDDEN) else outputs
+    text = kind in (Kind.HELLO, Kind.ERROR, Kind.FORK)
+    rows = int(kind == Kind.FORK) if text else tokens if kind in (Kind.TOKENS, Kind.HIDDEN) else outputs
     width = 0 if text else 1 if kind == Kind.TOKENS else width
-    payload_bytes = rows * (8 * width + 4) if kind == Kind.CANDIDATES else 4 * rows * width
+    payload_bytes = rows * (8 * width + 4) if kind == Kind.CANDIDATES else 4 * rows * max(width, kind == Kind.FORK)
     frame = Frame(
         kind=kind,
         codec=9 if kind == Kind.HIDDEN else 0,

@@ -163,6 +163,38 @@ def test_idle_connections_do_not_shut_out_a_sender(receiver: Receiver, sender: S
         connection.close()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"epoch": 2**32}, {"lane": -1}, {"rows": 2}, {"width": 3}, {"kind": Kind.HELLO}, {"runs": ()}, {"codec": 1}],
+)
+def test_an_invalid_frame_is_not_sent(receiver: Receiver, sender: Sender, changes: dict[str, object]) -> None:
+    with pytest.raises(TransportError):
+        sender.send(tokens(5)._replace(**changes), WAIT_S)
+    sender.send(tokens(6), WAIT_S)
+    assert receiver.recv(WAIT_S) == tokens(6)
+
+
+def test_a_frame_knows_when_it_arrived(receiver: Receiver, sender: Sender) -> None:
+    times = [time.monotonic_ns()]
+    for step in range(3):
+        sender.send(tokens(step), WAIT_S)
+        receiver.recv(WAIT_S)
+        times.append(receiver.arrived_ns)
+    assert times == sorted(times)
+    assert times[-1] <= time.monotonic_ns()
+
+
+@pytest.mark.parametrize("spin_us", [0, 10_000])
+def test_waiting_busily_gives_the_same_frames(spin_us: int) -> None:
+    with closing(open_receiver("127.0.0.1", 0, "w1#00", spin_us=spin_us)) as receiver:
+        with closing(connect([receiver.address], "w1#00", timeout_s=WAIT_S)) as sender:
+            for step in range(100):
+                sender.send(tokens(step), WAIT_S)
+                assert receiver.recv(WAIT_S) == tokens(step)
+        with pytest.raises(TimeoutError):
+            receiver.recv(0.01)
+
+
 def test_a_greeting_from_a_sender_is_refused(receiver: Receiver) -> None:
     with closing(raw_connection(receiver)) as attacker:
         attacker.sendall(pack(Frame(kind=Kind.HELLO, payload=b"w2")))

@@ -14,6 +14,7 @@ from hyperlane.control.client import ControlClient
 from hyperlane.control.types import CodecTime, LinkCounters, LinkSpeed, ShardSpec, Wiring
 from hyperlane.errors import TransportError, WorkerError
 from hyperlane.model.store import LayerStore
+from hyperlane.timeline.record import StepRecord
 from hyperlane.worker.codecs import EpochCodecs
 from hyperlane.worker.parts import Parts, StepResult
 from hyperlane.worker.profile import Memory
@@ -28,9 +29,13 @@ class FakeSession:
 
     spec: ShardSpec
     closed: bool = False
+    copies: list[tuple[int, int, int]] = field(default_factory=list)
 
     def close(self) -> None:
         self.closed = True
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        self.copies.append((source, target, count))
 
     def run(self, runs: Sequence[Any], rows: NDArray[Any], want_logits: bool) -> StepResult:
         if runs[0].position >= self.spec.context:
@@ -70,6 +75,9 @@ class FakePump:
 
     def counters(self) -> LinkCounters:
         return LinkCounters(target="next", codec="raw", frames=3, wire_bytes=30, fp16_bytes=20)
+
+    def records(self) -> tuple[StepRecord, ...]:
+        return tuple(StepRecord(step, 0, 1, False, *range(8)) for step in range(5))
 
 
 @dataclass(slots=True)

@@ -73,6 +73,31 @@ def test_a_slot_is_used_again_from_any_earlier_position(tiny: Exported, chain: C
     assert_close(logits(chain, [Run(3, 2, 3, 2)], TEXT_B), alone(tiny, TEXT_B, 5)[3:])
 
 
+def test_a_copied_slot_goes_on_where_its_source_was(tiny: Exported, chain: Chain) -> None:
+    logits(chain, [Run(5, 0, 0, 9), Run(2, 0, 0, 20)], TEXT_A, TEXT_B)
+    for shard in chain.shards:
+        shard.copy(5, 2, 6)
+    text = [*TEXT_A[:6], *TEXT_C[6:10]]
+    assert_close(logits(chain, [Run(2, 4, 6, 4)], text), alone(tiny, text, 10)[6:])
+    assert_close(logits(chain, [Run(5, 1, 9, 1)], TEXT_A), alone(tiny, TEXT_A, 10)[9:])
+    with pytest.raises(WorkerError, match="slot 2 holds 10 positions, the step starts at 11"):
+        logits(chain, [Run(2, 1, 11, 1)], TEXT_A)
+
+
+@pytest.mark.parametrize(
+    ("copy", "message"),
+    [
+        ((5, 5, 1), "slot 5 cannot copy slot 5"),
+        ((5, 8, 1), "cannot copy slot 5 of 8"),
+        ((5, 0, 4), "3 positions, .* 4"),
+    ],
+)
+def test_a_copy_of_what_is_not_there_is_refused(chain: Chain, copy: tuple[int, int, int], message: str) -> None:
+    logits(chain, [Run(5, 0, 0, 3)], TEXT_A)
+    with pytest.raises(WorkerError, match=message):
+        chain.shards[1].copy(*copy)
+
+
 def test_candidates_are_the_largest_logits_and_the_logsumexp_of_all(chain: Chain) -> None:
     runs, ids = [Run(0, 2, 0, 5), Run(4, 1, 0, 1)], [*TEXT_A[:5], TEXT_B[0]]
     whole = chain.step(runs, ids, want_logits=True)

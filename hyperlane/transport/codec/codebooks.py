@@ -79,6 +79,3 @@ TRELLIS: tuple[NDArray[np.float32], ...] = (
 )
 # Midway between neighbours of one subset: level i belongs to subset i % 4. By bits, in rising order.
 THRESHOLDS: tuple[NDArray[np.float32], ...] = tuple((levels[:-4] + levels[4:]) * np.float32(0.5) for levels in TRELLIS)
-
-# The mean squared error that the code leaves of a unit Gaussian, by bits.
-DISTORTION = (1.0, 0.3183, 0.08879, 0.02421, 0.006624, 0.001775, 0.0004541)

@@ -1,6 +1,7 @@
 """h4, int4 and h8: golden bytes, bounds, escapes, and native code that gives the bits of the reference."""
 
 import hashlib
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -206,6 +207,24 @@ def test_native_gives_the_bits_of_the_reference(name: str, rows: np.ndarray, out
         np.testing.assert_array_equal(encoded(native, rows), expected, err_msg=isa)
         got = decoded(native, expected, rows.shape, out_dtype)
         np.testing.assert_array_equal(got, expected_rows, err_msg=isa)
+
+
+@pytest.mark.parametrize("bits", range(7))
+@pytest.mark.parametrize("width", [576, 127])
+def test_native_gives_the_bits_of_the_reference_for_any_bits_of_the_blocks(width: int, bits: int) -> None:
+    blocks = len(calibrate(typical(width, 256)).bits_B)
+    mixed = (np.arange(blocks) * 5 + bits) % 7
+    for bits_B in (np.full(blocks, bits), mixed):
+        tables = replace(calibrate(typical(width, 256)), bits_B=bits_B.astype(np.uint8))
+        rows = typical(width, 8, seed=3)
+        reference = TabledCodec("int4", tables, native=False)
+        expected = encoded(reference, rows)
+        for isa in isas():
+            native = TabledCodec("int4", tables, isa=isa)
+            np.testing.assert_array_equal(encoded(native, rows), expected, err_msg=isa)
+            np.testing.assert_array_equal(
+                decoded(native, expected, rows.shape), decoded(reference, expected, rows.shape), err_msg=isa
+            )
 
 
 @pytest.mark.parametrize("name", TABLED_NAMES)

@@ -1,0 +1,96 @@
+"""What a placement should do by the figures measured: pure."""
+
+import itertools
+from collections.abc import Sequence
+
+from hyperlane.artifacts import Cluster, ModelSpec, Prediction, StagePrediction
+from hyperlane.partition import Range
+from hyperlane.partition.costs import Links, StepCosts, StepKind, step_costs
+from hyperlane.partition.memory import Workload
+from hyperlane.partition.problem import Chain
+
+
+def predict(
+    model: ModelSpec, cluster: Cluster, workload: Workload, ranges: Sequence[Range], codecs: Sequence[str] = ()
+) -> Prediction:
+    """`codecs`: one a link; empty takes for each link the quickest that the workload allows."""
+    hops = len(ranges)
+    rows, lanes = workload.lane_rows(hops), workload.lanes_of(hops)
+    chunk = min(workload.prefill_chunk, workload.prompt_tokens)
+    kinds = [
+        StepKind(True, 1, workload.past),
+        StepKind(True, rows, workload.past),
+        StepKind(False, chunk, max(0, workload.prompt_tokens - chunk) // 2),
+    ]
+    links = Links.of(cluster)
+    one, lane, prefill = (step_costs(model, cluster, workload.codecs, kind, links) for kind in kinds)
+    chain = _chain(cluster, workload, ranges, codecs, one)
+    one_parts, lane_parts = one.bottleneck.parts(chain), lane.bottleneck.parts(chain)
+    compute_s = sum(one.stages.of(*span) for span in chain.spans())
+    step_s = max(one.total.of(chain), *one_parts)
+    period_s, binds = _period(cluster, chain, lane, lane_parts, lanes)
+    chunks = -(-workload.prompt_tokens // workload.prefill_chunk)
+    held = prefill.sustained()
+    ttft_s = held.total.of(chain) + (chunks - 1) * held.bottleneck.of(chain)
+    return Prediction(
+        measured=all(cluster.workers[w].speeds for w in chain.workers),
+        step_s=step_s,
+        ttft_s=ttft_s,
+        prompt_tokens=workload.prompt_tokens,
+        lanes=lanes,
+        lane_rows=rows,
+        tokens_per_s=rows / period_s,
+        compute_s=compute_s,
+        wire_s=max(0.0, one.total.of(chain) - compute_s),
+        binds=binds,
+        stages=tuple(
+            StagePrediction(
+                worker=cluster.workers[w].name,
+                decode_s=one.stages.of(w, start, stop),
+                lane_s=lane.stages.of(w, start, stop),
+                prefill_s=prefill.stages.of(w, start, stop),
+                codec=workload.codecs[chain.options[hop]] if hop < hops - 1 else "",
+                wire_s=_link_s(one, chain, hop),
+                link_latency_s=0.0 if hop == hops - 1 else float(links.latency_s_WW[w, chain.workers[hop + 1]]),
+                link_bytes_per_s=0.0 if hop == hops - 1 else float(links.bytes_per_s_WW[w, chain.workers[hop + 1]]),
+            )
+            for hop, (w, start, stop) in enumerate(chain.spans())
+        ),
+    )
+
+
+def _chain(
+    cluster: Cluster, workload: Workload, ranges: Sequence[Range], codecs: Sequence[str], costs: StepCosts
+) -> Chain:
+    index = {worker.name: i for i, worker in enumerate(cluster.workers)}
+    workers = tuple(index[item.worker] for item in ranges)
+    if codecs:
+        options = tuple(workload.codecs.index(codec) for codec in codecs)
+    else:
+        link_OWW = costs.total.link_OWW
+        options = tuple(int(link_OWW[:, a, b].argmin()) for a, b in itertools.pairwise(workers))
+    return Chain(workers, tuple(item.stop for item in ranges), options)
+
+
+def _link_s(costs: StepCosts, chain: Chain, hop: int) -> float:
+    worker = chain.workers[hop]
+    if hop == len(chain.workers) - 1:
+        return float(costs.leave_W[worker])
+    return float(costs.total.link_OWW[chain.options[hop], worker, chain.workers[hop + 1]])
+
+
+def _period(cluster: Cluster, chain: Chain, costs: StepCosts, parts: Sequence[float], lanes: int) -> tuple[float, str]:
+    """Seconds from one lane's step to the next with all lanes full, and what decides them."""
+    hops = len(chain.workers)
+    busy_s: dict[str, float] = {}  # of a machine whose cores several workers share
+    for span in chain.spans():
+        worker = cluster.workers[span[0]]
+        if worker.machine and worker.cores:
+            share_s = costs.stages.of(*span) * min(worker.threads, worker.cores) / worker.cores
+            busy_s[worker.machine] = busy_s.get(worker.machine, 0.0) + share_s
+    reasons = [
+        (max([*parts[:hops], *busy_s.values()]), "compute"),
+        (max(parts[hops:], default=0.0), "wire"),
+        (costs.total.of(chain) / lanes, "latency"),
+    ]
+    return max(reasons, key=lambda reason: reason[0])

@@ -1,0 +1,1 @@
+"""What the link bench compares: one file a transport, each an `End` for either process."""

@@ -1,0 +1,142 @@
+"""A pump between real links, with a session that only adds."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hyperlane.errors import TransportError
+from hyperlane.transport.frame import WANT_LOGITS, Frame, Kind, Run
+from hyperlane.transport.link import Receiver, Sender, connect, open_receiver
+from hyperlane.worker.codecs import open_codecs
+from hyperlane.worker.pump import Pump
+from tests.worker.fakes import FakeSession, make_spec, wiring
+
+WAIT_S = 20.0
+BLOB: Any = None
+
+
+@dataclass(slots=True)
+class Bench:
+    """Both ends of a running pump."""
+
+    pump: Pump
+    sender: Sender
+    receiver: Receiver
+
+    def send(self, step: int, **changes: Any) -> None:
+        ids = np.full(1, step, "<i4")
+        frame = Frame(Kind.TOKENS, epoch=1, step=step, rows=1, width=1, runs=(Run(0, 1, 5, 1),), payload=ids.data)
+        self.sender.send(frame._replace(**changes), WAIT_S)
+
+
+@contextmanager
+def running(overlap: bool, session: Any) -> Iterator[Bench]:
+    stop, failures = threading.Event(), []
+    with ExitStack() as exits:
+        incoming, home = (exits.enter_context(closing(open_receiver("127.0.0.1", 0, name))) for name in "wc")
+        first, last = (
+            exits.enter_context(closing(connect([receiver.address], name, timeout_s=WAIT_S)))
+            for receiver, name in ((incoming, "w"), (home, "c"))
+        )
+        wired = wiring(1)
+        pump = Pump(incoming, session, last, wired, open_codecs(wired), "w", "float32", overlap=overlap)
+
+        def run() -> None:
+            try:
+                pump.run(stop)
+            except TransportError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield Bench(pump, first, home)
+        finally:
+            stop.set()
+            thread.join(WAIT_S)
+        assert not thread.is_alive()
+        assert not failures
+
+
+def session(**changes: Any) -> FakeSession:
+    return FakeSession(make_spec(BLOB, (), **changes))
+
+
+@pytest.fixture(params=[False, True], ids=["in turn", "overlapped"])
+def overlap(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def test_steps_are_answered_in_order_and_recorded(overlap: bool) -> None:
+    with running(overlap, session(last=False)) as bench:
+        for step in range(50):
+            bench.send(step)
+        for step in range(50):
+            frame = bench.receiver.recv(WAIT_S)
+            assert (frame.step, frame.kind, frame.runs) == (step, Kind.HIDDEN, (Run(0, 1, 5, 1),))
+            assert np.frombuffer(frame.payload, np.float32).tolist() == [step + 4.0] * 2
+    records = bench.pump.records()
+    assert [record.step for record in records] == list(range(50))
+    for record in records:
+        assert list(record[4:]) == sorted(record[4:])
+        assert (record.rows, record.prefill) == (1, False)
+    assert bench.pump.counters().fp16_bytes == 50 * 4
+
+
+def test_candidates_and_whole_rows(overlap: bool) -> None:
+    with running(overlap, session()) as bench:
+        bench.send(1)
+        bench.send(2, flags=WANT_LOGITS)
+        found = bench.receiver.recv(WAIT_S)
+        assert (found.kind, found.rows, found.width) == (Kind.CANDIDATES, 1, 1)
+        assert np.frombuffer(found.payload, "<i4")[0] == 10
+        assert np.frombuffer(found.payload, "<f4")[1:].tolist() == [10.0, 10.0]
+        whole = bench.receiver.recv(WAIT_S)
+        assert (whole.kind, np.frombuffer(whole.payload, "<f4").tolist()) == (Kind.LOGITS, [6.0, 6.0])
+
+
+def test_a_failed_step_is_an_error_and_the_next_goes_on(overlap: bool) -> None:
+    with running(overlap, session()) as bench:
+        bench.send(1, runs=(Run(0, 1, 64, 1),))
+        bench.send(2)
+        failed = bench.receiver.recv(WAIT_S)
+        assert (failed.kind, failed.step) == (Kind.ERROR, 1)
+        assert failed.text == "worker w: position 64 is beyond the context of 64"
+        assert bench.receiver.recv(WAIT_S).step == 2
+    assert [record.step for record in bench.pump.records()] == [2]
+
+
+def test_errors_pass_and_other_epochs_do_not(overlap: bool) -> None:
+    with running(overlap, session()) as bench:
+        bench.send(1, epoch=7)
+        bench.send(2, kind=Kind.ERROR, rows=0, width=0, runs=(), payload=b"it broke")
+        frame = bench.receiver.recv(WAIT_S)
+        assert (frame.step, frame.text) == (2, "it broke")
+
+
+@dataclass(slots=True)
+class Gated:
+    """A session whose steps wait, so that frames pile up."""
+
+    gate: threading.Event
+    inner: FakeSession
+
+    def run(self, runs: Any, rows: Any, want_logits: bool) -> Any:
+        assert self.gate.wait(WAIT_S)
+        return self.inner.run(runs, rows, want_logits)
+
+    def close(self) -> None: ...
+
+
+def test_steps_that_pile_up_keep_their_order(overlap: bool) -> None:
+    gate = threading.Event()
+    with running(overlap, Gated(gate, session(last=False))) as bench:
+        for step in range(12):
+            bench.send(step)
+        gate.set()
+        assert [bench.receiver.recv(WAIT_S).step for _ in range(12)] == list(range(12))
