@@ -1,5 +1,5 @@
-// The codecs' kernels in `hyperlane._native.cuda`. Device pointers and streams are plain integers, as torch, CuPy
-// and onnxruntime give them.
+// The codecs' kernels in `hyperlane._native.cuda`. Device pointers and streams are plain integers, as torch,
+// CuPy and onnxruntime give them.
 #ifdef HYPERLANE_CUDA
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -35,9 +35,9 @@ std::vector<T> vector_of(const py::array_t<T, py::array::c_style | py::array::fo
   return {array.data(), array.data() + array.size()};
 }
 
-std::shared_ptr<KernelCodec> make_rotated(int quantizer, const std::string& id, float limit, const FloatArray& mean,
-                                          const FloatArray& forward, const FloatArray& backward,
-                                          const IndexArray& order,
+std::shared_ptr<KernelCodec> make_rotated(int quantizer, const std::string& id, float limit,
+                                          const FloatArray& mean, const FloatArray& forward,
+                                          const FloatArray& backward, const IndexArray& order,
                                           const std::vector<std::array<std::size_t, 3>>& blocks,
                                           const std::vector<std::vector<float>>& books,
                                           const std::vector<float>& trials, std::size_t max_rows,
@@ -60,22 +60,25 @@ std::shared_ptr<KernelCodec> make_rotated(int quantizer, const std::string& id, 
 }
 
 void bind_codecs(py::module_& module) {
-  py::class_<KernelCodec, std::shared_ptr<KernelCodec>>(module, "Codec", "A codec's kernels on the current device.")
+  py::class_<KernelCodec, std::shared_ptr<KernelCodec>>(module, "Codec",
+                                                        "A codec's kernels on the current device.")
       .def(
           "encode",
-          [](KernelCodec& codec, std::uintptr_t rows, bool half, std::size_t row_count, std::uintptr_t positions,
-             std::uintptr_t payload, std::uintptr_t payload_bytes, std::uintptr_t stream) {
-            codec.encode(pointer<void>(rows), half, row_count, pointer<unsigned>(positions), pointer<void>(payload),
-                         pointer<void>(payload_bytes), pointer<CUstream_st>(stream));
+          [](KernelCodec& codec, std::uintptr_t rows, bool half, std::size_t row_count,
+             std::uintptr_t positions, std::uintptr_t payload, std::uintptr_t payload_bytes,
+             std::uintptr_t stream) {
+            codec.encode(pointer<void>(rows), half, row_count, pointer<unsigned>(positions),
+                         pointer<void>(payload), pointer<void>(payload_bytes), pointer<CUstream_st>(stream));
           },
           py::arg("rows"), py::arg("half"), py::arg("row_count"), py::arg("positions"), py::arg("payload"),
           py::arg("payload_bytes"), py::arg("stream"),
           "Queue an encoding; `payload_bytes`, a u64, gets the length where it is not fixed.")
       .def(
           "decode",
-          [](KernelCodec& codec, std::uintptr_t payload, std::size_t row_count, std::uintptr_t rows, bool half,
-             std::uintptr_t stream) {
-            codec.decode(pointer<void>(payload), row_count, pointer<void>(rows), half, pointer<CUstream_st>(stream));
+          [](KernelCodec& codec, std::uintptr_t payload, std::size_t row_count, std::uintptr_t rows,
+             bool half, std::uintptr_t stream) {
+            codec.decode(pointer<void>(payload), row_count, pointer<void>(rows), half,
+                         pointer<CUstream_st>(stream));
           },
           py::arg("payload"), py::arg("row_count"), py::arg("rows"), py::arg("half"), py::arg("stream"),
           "Queue a decoding of a payload whose length was checked.")
@@ -97,7 +100,8 @@ void bind_path(py::module_& module) {
       .def(py::init<std::shared_ptr<KernelCodec>, std::size_t>(), py::arg("codec"), py::arg("max_rows"))
       .def(
           "encode",
-          [](HostPath& path, std::uintptr_t rows, bool half, std::size_t row_count, const IndexArray& positions) {
+          [](HostPath& path, std::uintptr_t rows, bool half, std::size_t row_count,
+             const IndexArray& positions) {
             if (static_cast<std::size_t>(positions.size()) != row_count)
               throw std::invalid_argument("as many positions as rows");
             const std::uint32_t* at = positions.data();

@@ -1,5 +1,5 @@
-// `hyperlane._native.cuda`: devices, memory, streams and events. Device pointers and streams are plain integers, as
-// torch, CuPy and onnxruntime give them.
+// `hyperlane._native.cuda`: devices, memory, streams and events. Device pointers and streams are plain
+// integers, as torch, CuPy and onnxruntime give them.
 #ifdef HYPERLANE_CUDA
 #include <cuda_runtime_api.h>
 #include <pybind11/pybind11.h>

@@ -17,9 +17,10 @@ class KernelCodec {
   // Whether rows always take that, so that `encode` tells no length.
   virtual bool fixed() const = 0;
   // Queue: the payload, and its length to `payload_bytes` (u64).
-  virtual void encode(const void* rows, bool half, std::size_t row_count, const unsigned* positions, void* payload,
-                      void* payload_bytes, cudaStream_t stream) = 0;
-  virtual void decode(const void* payload, std::size_t row_count, void* rows, bool half, cudaStream_t stream) = 0;
+  virtual void encode(const void* rows, bool half, std::size_t row_count, const unsigned* positions,
+                      void* payload, void* payload_bytes, cudaStream_t stream) = 0;
+  virtual void decode(const void* payload, std::size_t row_count, void* rows, bool half,
+                      cudaStream_t stream) = 0;
 };
 
 class PlainKernels : public KernelCodec {
@@ -35,7 +36,8 @@ class PlainKernels : public KernelCodec {
               cudaStream_t stream) override {
     check_cuda(int4_plain_encode(rows, half, row_count, width_, payload, stream));
   }
-  void decode(const void* payload, std::size_t row_count, void* rows, bool half, cudaStream_t stream) override {
+  void decode(const void* payload, std::size_t row_count, void* rows, bool half,
+              cudaStream_t stream) override {
     check_cuda(int4_plain_decode(payload, row_count, width_, rows, half, stream));
   }
 
@@ -55,7 +57,8 @@ class RotatedDeviceCodec : public KernelCodec {
               void* payload_bytes, cudaStream_t stream) override {
     codec_.encode(rows, half, row_count, positions, payload, payload_bytes, stream);
   }
-  void decode(const void* payload, std::size_t row_count, void* rows, bool half, cudaStream_t stream) override {
+  void decode(const void* payload, std::size_t row_count, void* rows, bool half,
+              cudaStream_t stream) override {
     codec_.decode(payload, row_count, rows, half, stream);
   }
 

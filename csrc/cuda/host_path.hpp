@@ -1,6 +1,6 @@
 // Rows on the device to a payload in pinned host memory, and back, for one end of a link. A small payload is
-// written by the kernel itself, across the bus: a copy would cost more than it moves. A large one goes to device
-// memory first, so that the kernel does not wait for the bus.
+// written by the kernel itself, across the bus: a copy would cost more than it moves. A large one goes to
+// device memory first, so that the kernel does not wait for the bus.
 #pragma once
 #include <atomic>
 #include <cstring>

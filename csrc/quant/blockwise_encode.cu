@@ -1,5 +1,4 @@
 #include "quant/blockwise_encode.cuh"
-
 #include "quant/rotated_launch.cuh"
 
 namespace hyperlane {
@@ -9,14 +8,10 @@ template <DeviceQuantizer kQuantizer, class T>
 cudaError_t launch_rows(const RotatedView& view, const EncodeJob& job, const T* rows, const Device& device,
                         cudaStream_t stream) {
   const unsigned image_bytes = kQuantizer == DeviceQuantizer::nf4 ? kNf4Bytes : 0;
-  const unsigned warp_bytes = blockwise_warp_bytes<T>(view), table_bytes = 2 * block_table_bytes(view);
+  const LaunchShape shape = launch_shape(job.row_count, image_bytes + 2 * block_table_bytes(view),
+                                         blockwise_warp_bytes<T>(view), kBlockwiseWarps, device);
   const bool aligned = on_bytes(rows, view.width * sizeof(T), 16);
-  const LaunchShape shape =
-      launch_shape(job.row_count, image_bytes + table_bytes, warp_bytes, kBlockwiseWarps, device);
-  if (shape.threads) return launch(encode_blockwise<kQuantizer, T, true>, shape, stream, view, job, rows, aligned);
-  return launch(encode_blockwise<kQuantizer, T, false>,
-                launch_shape(job.row_count, image_bytes, warp_bytes, kBlockwiseWarps, device), stream, view, job,
-                rows, aligned);
+  return launch(encode_blockwise<kQuantizer, T>, shape, stream, view, job, rows, aligned);
 }
 
 template <class T>
@@ -29,8 +24,8 @@ cudaError_t launch_any(const RotatedView& view, const EncodeJob& job, const T* r
 
 }  // namespace
 
-cudaError_t launch_blockwise_encode(const RotatedView& view, const EncodeJob& job, const void* rows, bool half,
-                                    const Device& device, cudaStream_t stream) {
+cudaError_t launch_blockwise_encode(const RotatedView& view, const EncodeJob& job, const void* rows,
+                                    bool half, const Device& device, cudaStream_t stream) {
   if (half) return launch_any(view, job, static_cast<const __half*>(rows), device, stream);
   return launch_any(view, job, static_cast<const float*>(rows), device, stream);
 }

@@ -7,8 +7,8 @@ namespace {
 
 constexpr unsigned kBlockwiseWarps = 16;
 
-// h4's search: a bucket of value / scale has at most one midpoint; `below` and `above` are the levels about it,
-// the same where there is none, and what their codes add to a block's planes: bit k of a code in byte k.
+// h4's search: a bucket of value / scale has at most one midpoint; `below` and `above` are the levels about
+// it, the same where there is none, and what their codes add to a block's planes: bit k of a code in byte k.
 struct Nf4Entry {
   float below, above;
 };
@@ -17,16 +17,20 @@ struct Nf4Codes {
   unsigned below, above, unused;
 };
 constexpr unsigned kNf4Buckets = 64, kNf4Copies = 16, kNf4CodeCopies = 8;
-constexpr unsigned kNf4EntryBytes = kNf4Buckets * kNf4Copies * 8, kNf4CodeBytes = kNf4Buckets * kNf4CodeCopies * 16;
+constexpr unsigned kNf4EntryBytes = kNf4Buckets * kNf4Copies * 8,
+                   kNf4CodeBytes = kNf4Buckets * kNf4CodeCopies * 16;
 constexpr unsigned kNf4Bytes = kNf4EntryBytes + kNf4CodeBytes;
-constexpr float kNf4Spread = 1 / 4.2f;  // of twice the value: midpoints lie within 0.87, the last bucket begins at 1.05
+constexpr float kNf4Spread =
+    1 / 4.2f;  // of twice the value: midpoints lie within 0.87, the last bucket begins at 1.05
 
-__device__ __forceinline__ unsigned nf4_bucket(float twice) {  // of twice a value, plus the bits of kIntegerAbove
+__device__ __forceinline__ unsigned nf4_bucket(
+    float twice) {  // of twice a value, plus the bits of kIntegerAbove
   const float part = __saturatef(__fmaf_rn(twice, kNf4Spread, 0.5f));
   return __float_as_uint(__fmaf_rn(part, static_cast<float>(kNf4Buckets - 1), kIntegerAbove));
 }
 
-__device__ __forceinline__ unsigned spread_code(unsigned code) {  // the most significant bit in the first byte
+__device__ __forceinline__ unsigned spread_code(
+    unsigned code) {  // the most significant bit in the first byte
   return (code >> 3 & 1) | (code >> 2 & 1) << 8 | (code >> 1 & 1) << 16 | (code & 1) << 24;
 }
 
@@ -49,22 +53,23 @@ __device__ inline void fill_nf4(const RotatedView& view, unsigned char* image) {
   }
 }
 
-// The level nearest to value times half of `twice_back`: a midpoint is half of fl(below + above), so that twice the
-// product (which is exactly twice) is compared with the sum.
-__device__ __forceinline__ float nf4_nearest(const unsigned char* image, float value, float twice_back, unsigned lane) {
+// The level nearest to value times half of `twice_back`: a midpoint is half of fl(below + above), so that
+// twice the product (which is exactly twice) is compared with the sum.
+__device__ __forceinline__ float nf4_nearest(const unsigned char* image, float value, float twice_back,
+                                             unsigned lane) {
   const float twice = value * twice_back;
   constexpr unsigned kStride = 8 * kNf4Copies, kBias = 0x4B000000u * kStride;
-  const float2 entry = *reinterpret_cast<const float2*>(image + (nf4_bucket(twice) * kStride +
-                                                                 (8 * (lane % kNf4Copies) - kBias)));
+  const float2 entry = *reinterpret_cast<const float2*>(
+      image + (nf4_bucket(twice) * kStride + (8 * (lane % kNf4Copies) - kBias)));
   return twice > entry.x + entry.y ? entry.y : entry.x;
 }
 
-__device__ __forceinline__ unsigned nf4_code(const unsigned char* image, float value, float twice_back, unsigned lane) {
+__device__ __forceinline__ unsigned nf4_code(const unsigned char* image, float value, float twice_back,
+                                             unsigned lane) {
   const float twice = value * twice_back;
   constexpr unsigned kStride = 16 * kNf4CodeCopies, kBias = 0x4B000000u * kStride;
-  const uint4 entry = *reinterpret_cast<const uint4*>(image + kNf4EntryBytes +
-                                                      (nf4_bucket(twice) * kStride +
-                                                       (16 * (lane % kNf4CodeCopies) - kBias)));
+  const uint4 entry = *reinterpret_cast<const uint4*>(
+      image + kNf4EntryBytes + (nf4_bucket(twice) * kStride + (16 * (lane % kNf4CodeCopies) - kBias)));
   return twice > __uint_as_float(entry.x) ? entry.z : entry.y;
 }
 
@@ -76,8 +81,9 @@ __device__ __forceinline__ float absmax64(const float* v) {
 }
 
 // A block's scale byte and codes (on 16 bytes); false where the scale cannot hold it.
-__device__ __forceinline__ bool encode_nf4(const RotatedView& view, const unsigned char* image, const float* v,
-                                           unsigned lane, unsigned char* scale_byte, uint4* codes) {
+__device__ __forceinline__ bool encode_nf4(const RotatedView& view, const unsigned char* image,
+                                           const float* v, unsigned lane, unsigned char* scale_byte,
+                                           uint4* codes) {
   const float gain = absmax64(v);
   float least = INFINITY, best_back = 0;
   unsigned scale = 0;
@@ -132,8 +138,8 @@ __device__ __forceinline__ bool encode_bytes64(const float* v, unsigned char* sc
         const float steps = fminf(fmaxf(v[16 * chunk + 4 * word + i] * back, -127.0f), 127.0f);
         bytes[i] = __float_as_uint(steps + kRounder);
       }
-      words[word] = __byte_perm(__byte_perm(bytes[0], bytes[1], 0x0040), __byte_perm(bytes[2], bytes[3], 0x0040),
-                                0x5410);
+      words[word] = __byte_perm(__byte_perm(bytes[0], bytes[1], 0x0040),
+                                __byte_perm(bytes[2], bytes[3], 0x0040), 0x5410);
     }
     codes[chunk] = make_uint4(words[0], words[1], words[2], words[3]);
   }
@@ -193,8 +199,8 @@ __device__ __forceinline__ float sum_squares(unsigned char* stage, unsigned widt
 
 // A block of less than 64, by the warp.
 template <class T>
-__device__ inline bool encode_short(const RotatedView& view, const DeviceBlock& block, const T* values, float inverse_rms,
-                                    unsigned lane, unsigned char* record) {
+__device__ inline bool encode_short(const RotatedView& view, const DeviceBlock& block, const T* values,
+                                    float inverse_rms, unsigned lane, unsigned char* record) {
   const int at = static_cast<int>(lane);
   Pair v{0, 0};
   if (has_low(block, at)) {
@@ -203,13 +209,14 @@ __device__ inline bool encode_short(const RotatedView& view, const DeviceBlock& 
   }
   v = hadamard(v, block.size, at);
   if (!has_low(block, at)) v.low = 0;
-  return view.quantizer == DeviceQuantizer::bytes ? encode_bytes(block, v, at, record)
-                                                  : encode_levels(view, {view.nf4, view.nf4_midpoints}, block, v, at, record);
+  return view.quantizer == DeviceQuantizer::bytes
+             ? encode_bytes(block, v, at, record)
+             : encode_levels(view, {view.nf4, view.nf4_midpoints}, block, v, at, record);
 }
 
 template <DeviceQuantizer kQuantizer, class T>
-__device__ __forceinline__ bool encode_row(const RotatedView& view, const BlockTables& tables, const unsigned char* image,
-                                           unsigned char* stage,
+__device__ __forceinline__ bool encode_row(const RotatedView& view, const BlockTables& tables,
+                                           const unsigned char* image, unsigned char* stage,
                                            float inverse_rms, unsigned lane, unsigned char* record) {
   bool fits = true;
   for (unsigned b = lane; b < view.whole_count; b += 32) {
@@ -235,23 +242,20 @@ unsigned blockwise_warp_bytes(const RotatedView& view) {
   return staged_bytes<T>(view.width) + record_bytes(view.row_bytes, view.scale_count);
 }
 
-// `kShared`: the tables have room in shared memory too.
-template <DeviceQuantizer kQuantizer, class T, bool kShared>
+template <DeviceQuantizer kQuantizer, class T>
 __global__ void __launch_bounds__(32 * kBlockwiseWarps, 1)
-    encode_blockwise(const __grid_constant__ RotatedView view, const __grid_constant__ EncodeJob job, const T* rows,
-                     bool aligned) {
+    encode_blockwise(const __grid_constant__ RotatedView view, const __grid_constant__ EncodeJob job,
+                     const T* rows, bool aligned) {
   extern __shared__ uint4 shared[];
   auto* image = reinterpret_cast<unsigned char*>(shared);
   constexpr unsigned kImageBytes = kQuantizer == DeviceQuantizer::nf4 ? kNf4Bytes : 0;
-  const unsigned table_bytes = kShared ? block_table_bytes(view) : 0;
-  BlockTables tables{view.mean_by_block, view.forward_by_block, nullptr};
-  if constexpr (kShared) {
-    auto* mean = reinterpret_cast<uint4*>(image + kImageBytes);
-    auto* forward = reinterpret_cast<uint4*>(image + kImageBytes + table_bytes);
-    copy_table(mean, view.mean_by_block, table_bytes);
-    copy_table(forward, view.forward_by_block, table_bytes);
-    tables.mean = reinterpret_cast<const float4*>(mean), tables.factor = reinterpret_cast<const float4*>(forward);
-  }
+  const unsigned table_bytes = block_table_bytes(view);
+  auto* mean = reinterpret_cast<uint4*>(image + kImageBytes);
+  auto* forward = reinterpret_cast<uint4*>(image + kImageBytes + table_bytes);
+  copy_table(mean, view.mean_by_block, table_bytes);
+  copy_table(forward, view.forward_by_block, table_bytes);
+  const BlockTables tables{reinterpret_cast<const float4*>(mean), reinterpret_cast<const float4*>(forward),
+                           nullptr};
   if constexpr (kQuantizer == DeviceQuantizer::nf4) fill_nf4(view, image);
   __syncthreads();
   const unsigned lane = threadIdx.x % 32, staged = staged_bytes<T>(view.width);
@@ -263,7 +267,8 @@ __global__ void __launch_bounds__(32 * kBlockwiseWarps, 1)
     if (__all_sync(kAllLanes, index >= job.row_count)) break;
     const T* row = rows + index * view.width;
     stage_row(row, view.width, aligned, stage, lane);
-    const float mean_square = __fdiv_rn(sum_squares<T>(stage, view.width, lane), static_cast<float>(view.width));
+    const float mean_square =
+        __fdiv_rn(sum_squares<T>(stage, view.width, lane), static_cast<float>(view.width));
     const unsigned rms_bits = half_bits(__fsqrt_rn(mean_square));
     const float rms = __half2float(__ushort_as_half(static_cast<unsigned short>(rms_bits)));
     const bool sane = job.positions[index] != 0 && rms <= view.limit && rms >= kSmallestRms;

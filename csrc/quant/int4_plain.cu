@@ -1,6 +1,6 @@
 // codec=int4_plain on the GPU: the bits of int4_plain.cpp. Whole groups of 64 are a flat array: four threads
-// take a group, 16 values each, and a warp takes 32 groups at once to have loads in flight. Rows that end in a
-// short group go a warp a group.
+// take a group, 16 values each, and a warp takes 32 groups at once to have loads in flight. Rows that end in
+// a short group go a warp a group.
 #include <cuda_fp16.h>
 
 #include "quant/device_math.cuh"
@@ -14,10 +14,10 @@ constexpr int kHalfGroup = kGroup / 2;
 constexpr int kBias = 8;
 constexpr float kLevels = 7.0f;
 constexpr int kWarpsPerBlock = 8;
-constexpr int kTurns = 4;                    // of a thread, over groups 8 apart
-constexpr int kGroupsPerWarp = 8 * kTurns;   // 8 groups at a time, 4 threads each
-constexpr float kRounder = 12582912.0f;      // 1.5 * 2^23: adding it rounds to an integer
-constexpr float kNoClip = 65504.0f / 8;      // scales below give no FP16 overflow
+constexpr int kTurns = 4;                   // of a thread, over groups 8 apart
+constexpr int kGroupsPerWarp = 8 * kTurns;  // 8 groups at a time, 4 threads each
+constexpr float kRounder = 12582912.0f;     // 1.5 * 2^23: adding it rounds to an integer
+constexpr float kNoClip = 65504.0f / 8;     // scales below give no FP16 overflow
 
 __device__ __forceinline__ void narrow_clipped(float value, float* out) { *out = value; }
 __device__ __forceinline__ void narrow_clipped(float value, __half* out) {
@@ -83,7 +83,8 @@ __device__ __forceinline__ unsigned largest(const Eight<float>& low, const Eight
   unsigned most = 0;
 #pragma unroll
   for (int i = 0; i < 8; ++i)
-    most = max(most, max(__float_as_uint(low.of[i]) & 0x7FFFFFFFu, __float_as_uint(high.of[i]) & 0x7FFFFFFFu));
+    most =
+        max(most, max(__float_as_uint(low.of[i]) & 0x7FFFFFFFu, __float_as_uint(high.of[i]) & 0x7FFFFFFFu));
   return most;
 }
 __device__ __forceinline__ unsigned as_single(unsigned bits, __half) {
@@ -127,10 +128,10 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock)
     for (int i = 0; i < 8; ++i)
       bytes[i] = pair_byte(widen(low[turn].of[i]), widen(high[turn].of[i]), scale.inverse);
     uint2 packed;
-    packed.x = __byte_perm(__byte_perm(bytes[0], bytes[1], 0x0040), __byte_perm(bytes[2], bytes[3], 0x0040),
-                           0x5410);
-    packed.y = __byte_perm(__byte_perm(bytes[4], bytes[5], 0x0040), __byte_perm(bytes[6], bytes[7], 0x0040),
-                           0x5410);
+    packed.x =
+        __byte_perm(__byte_perm(bytes[0], bytes[1], 0x0040), __byte_perm(bytes[2], bytes[3], 0x0040), 0x5410);
+    packed.y =
+        __byte_perm(__byte_perm(bytes[4], bytes[5], 0x0040), __byte_perm(bytes[6], bytes[7], 0x0040), 0x5410);
     const size_t group = first + 8 * turn;
     if (group >= groups) continue;
     if (scale.bits == 0x7E00) packed.x = packed.y = 0x01010101u * (kBias + 16 * kBias);
@@ -163,7 +164,8 @@ __device__ __forceinline__ void decode16(uint2 codes, float scale, __half* low, 
     const unsigned word = i < 2 ? codes.x : codes.y;
     const unsigned bytes = __byte_perm(word, 0, i % 2 ? 0x4342 : 0x4140);  // two bytes, in 16 bits each
     const __half2 of_low = __hsub2(as_half2((bytes & 0x000F000Fu) | 0x64006400u), low_bias);  // 1024 + nibble
-    const __half2 of_high = __hsub2(__hmul2(as_half2((bytes & 0x00F000F0u) | 0x64006400u), sixteenth), high_bias);
+    const __half2 of_high =
+        __hsub2(__hmul2(as_half2((bytes & 0x00F000F0u) | 0x64006400u), sixteenth), high_bias);
     lows[i] = scaled(of_low, factor, clip);
     highs[i] = scaled(of_high, factor, clip);
   }
@@ -192,7 +194,8 @@ __device__ __forceinline__ uint2 load_codes(const unsigned char* from) {
     return __ldcs(reinterpret_cast<const uint2*>(from));
   } else {
     const auto* halves = reinterpret_cast<const unsigned short*>(from);
-    return {halves[0] | static_cast<unsigned>(halves[1]) << 16, halves[2] | static_cast<unsigned>(halves[3]) << 16};
+    return {halves[0] | static_cast<unsigned>(halves[1]) << 16, halves[2] | static_cast<unsigned>(halves[3])
+                                                                                << 16};
   }
 }
 
@@ -287,7 +290,8 @@ bool aligned(const void* address, size_t bytes) {
 }
 
 template <class T>
-void queue_encode(const T* rows, size_t row_count, size_t width, unsigned char* payload, cudaStream_t stream) {
+void queue_encode(const T* rows, size_t row_count, size_t width, unsigned char* payload,
+                  cudaStream_t stream) {
   const size_t groups = row_count * ((width + kGroup - 1) / kGroup);
   if (width % kGroup || !aligned(rows, 16)) {
     encode_ragged<<<blocks_for(groups), kThreads, 0, stream>>>(rows, row_count, width, payload);
@@ -303,7 +307,8 @@ void queue_encode(const T* rows, size_t row_count, size_t width, unsigned char* 
 }
 
 template <class T>
-void queue_decode(const unsigned char* payload, size_t row_count, size_t width, T* rows, cudaStream_t stream) {
+void queue_decode(const unsigned char* payload, size_t row_count, size_t width, T* rows,
+                  cudaStream_t stream) {
   const size_t groups = row_count * ((width + kGroup - 1) / kGroup);
   if (width % kGroup || !aligned(rows, 16)) {
     decode_ragged<<<blocks_for(groups), kThreads, 0, stream>>>(payload, row_count, width, rows);

@@ -1,12 +1,11 @@
 // DeviceCodec: the memory that the kernels of the rotated codecs share, and their launches.
-#include "quant/rotated.cuh"
-
 #include <map>
 #include <mutex>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "quant/rotated.cuh"
 #include "quant/rotated_launch.cuh"
 #include "quant/rotated_place.cuh"
 
@@ -26,7 +25,8 @@ PlaceScratch scratch_of(void* memory, std::size_t max_rows) {
   auto* counters = static_cast<unsigned*>(memory);
   auto* groups = reinterpret_cast<unsigned long long*>(counters + kCounterBytes / 4);
   auto* end = reinterpret_cast<unsigned long long*>(counters + 2);
-  return {counters, counters + 1, end, groups, reinterpret_cast<unsigned char*>(groups + group_count(max_rows))};
+  return {counters, counters + 1, end, groups,
+          reinterpret_cast<unsigned char*>(groups + group_count(max_rows))};
 }
 
 // A payload of no rows.
@@ -87,23 +87,38 @@ void DeviceCodec::encode(const void* rows, bool half, std::size_t row_count, con
     return check(cudaGetLastError());
   }
   const EncodeJob job{row_count, positions, out, bytes, scratch_of(scratch_, max_rows_)};
-  const Device device{processors_, shared_bytes_, few_rows_};
+  const Device device{processors_, shared_bytes_};
   const LaunchShape small = small_encode_shape(view, row_count, device);
-  if (small.threads) return check(launch_small_encode(view, job, rows, half, small, stream));
-  check(view.quantizer == DeviceQuantizer::trellis
-            ? launch_trellis_encode(view, job, rows, half, device, stream)
-            : launch_blockwise_encode(view, job, rows, half, device, stream));
+  if (row_count > few_rows_ || !small.threads) {
+    const cudaError_t many = view.quantizer == DeviceQuantizer::trellis
+                                 ? launch_trellis_encode(view, job, rows, half, device, stream)
+                                 : launch_blockwise_encode(view, job, rows, half, device, stream);
+    if (many != cudaErrorInvalidConfiguration) return check(many);
+  }
+  check_width(small);
+  check(launch_small_encode(view, job, rows, half, small, stream));
 }
 
 void DeviceCodec::decode(const void* payload, std::size_t row_count, void* rows, bool half,
                          cudaStream_t stream) const {
   if (row_count == 0) return;
   const DecodeJob job{row_count, static_cast<const unsigned char*>(payload)};
-  const Device device{processors_, shared_bytes_, few_rows_};
+  const Device device{processors_, shared_bytes_};
   const RotatedView& view = tables_.view();
   const LaunchShape small = small_decode_shape(view, row_count, half, device);
-  check(small.threads ? launch_small_decode(view, job, rows, half, small, stream)
-                      : launch_decode(view, job, rows, half, device, stream));
+  if (row_count > few_rows_ || !small.threads) {
+    const cudaError_t many = launch_decode(view, job, rows, half, device, stream);
+    if (many != cudaErrorInvalidConfiguration) return check(many);
+  }
+  check_width(small);
+  check(launch_small_decode(view, job, rows, half, small, stream));
+}
+
+void DeviceCodec::check_width(const LaunchShape& shape) const {
+  if (!shape.threads)
+    throw std::invalid_argument("rows of width " + std::to_string(tables_.view().width) +
+                                " do not fit the GPU's shared memory of " + std::to_string(shared_bytes_) +
+                                " bytes");
 }
 
 }  // namespace hyperlane

@@ -1,5 +1,5 @@
-// The rotated codecs (h4, int4, h8) on a GPU. Pointers are device memory, or pinned host memory, which the kernels
-// then read and write across the bus; work is queued on a stream, one launch a call.
+// The rotated codecs (h4, int4, h8) on a GPU. Pointers are device memory, or pinned host memory, which the
+// kernels then read and write across the bus; work is queued on a stream, one launch a call.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -9,14 +9,15 @@
 
 namespace hyperlane {
 
-struct PlaceScratch;
+struct LaunchShape;
 
 class DeviceCodec {
  public:
   static constexpr std::size_t kTwiceTheProcessors = ~std::size_t{0};
 
-  // For at most `max_rows` rows a call, on the current device; up to `few_rows` take a thread block each. Throws std::runtime_error where CUDA fails,
-  // std::invalid_argument where the parts don't fit together or rows are too wide for the GPU's shared memory.
+  // For at most `max_rows` rows a call, on the current device; up to `few_rows` take a thread block each.
+  // Throws std::runtime_error where CUDA fails, std::invalid_argument where the parts don't fit together or
+  // rows are too wide for the GPU's shared memory.
   DeviceCodec(const RotatedParts& parts, std::size_t max_rows, std::size_t few_rows = kTwiceTheProcessors);
   ~DeviceCodec();
   DeviceCodec(const DeviceCodec&) = delete;
@@ -33,6 +34,8 @@ class DeviceCodec {
   std::size_t max_bytes(std::size_t rows) const;
 
  private:
+  void check_width(const LaunchShape& shape) const;
+
   RotatedTables tables_;
   std::size_t max_rows_, few_rows_;
   int processors_ = 0, shared_bytes_ = 0;  // of the device; a thread block's most

@@ -21,8 +21,8 @@ __device__ __forceinline__ void hadamard64(float* v) {
   }
 }
 
-// Value I's part of a sum that takes the upper half onto the lower one again and again: what `of` gives for I,
-// I + 32, I + 16, ...
+// Value I's part of a sum that takes the upper half onto the lower one again and again: what `of` gives for
+// I, I + 32, I + 16, ...
 template <int kLevel, int I, class Of>
 __device__ __forceinline__ float halving(Of of) {
   if constexpr (kLevel == 0)
@@ -31,7 +31,8 @@ __device__ __forceinline__ float halving(Of of) {
     return halving<kLevel - 1, I>(of) + halving<kLevel - 1, I + (64 >> kLevel)>(of);
 }
 
-// Eight 32-bit planes (bit k of a value in plane k) to bytes: register r has the values r + 8 i in its bytes i.
+// Eight 32-bit planes (bit k of a value in plane k) to bytes: register r has the values r + 8 i in its bytes
+// i.
 __device__ __forceinline__ void planes_to_bytes(unsigned* p) {
   constexpr unsigned kMasks[3] = {0x55555555u, 0x33333333u, 0x0F0F0F0Fu};
   // Stage s pairs planes 2^s apart, and its outputs' bit s of the register is bit s of the value.
@@ -66,14 +67,15 @@ __device__ __forceinline__ void planes_to_nibbles(unsigned* p) {
   }
 }
 
-// Rows in shared memory: whole blocks apart from each other by 16 bytes, so that threads that read theirs don't
-// meet in a bank; what is left of the row comes behind them.
+// Rows in shared memory: whole blocks apart from each other by 16 bytes, so that threads that read theirs
+// don't meet in a bank; what is left of the row comes behind them.
 template <class T>
 constexpr unsigned kBlockStride = kBlockSize * sizeof(T) + 16;
 
 template <class T>
 __host__ __device__ inline unsigned staged_bytes(unsigned width) {
-  return (width / kBlockSize * kBlockStride<T> + width % kBlockSize * static_cast<unsigned>(sizeof(T)) + 15) / 16 * 16;
+  return (width / kBlockSize * kBlockStride<T> + width % kBlockSize * static_cast<unsigned>(sizeof(T)) + 15) /
+         16 * 16;
 }
 
 template <class T>
@@ -88,7 +90,9 @@ __device__ __forceinline__ T* staged_tail(unsigned char* stage, unsigned whole_c
 }
 
 // A record in shared memory starts so that its codes stand on 16 bytes.
-__host__ __device__ inline unsigned record_pad(unsigned scale_count) { return (16 - (2 + scale_count) % 16) % 16; }
+__host__ __device__ inline unsigned record_pad(unsigned scale_count) {
+  return (16 - (2 + scale_count) % 16) % 16;
+}
 __host__ __device__ inline unsigned record_bytes(unsigned row_bytes, unsigned scale_count) {
   return (record_pad(scale_count) + row_bytes + 8 + 15) / 16 * 16;
 }
@@ -124,15 +128,10 @@ __host__ __device__ inline unsigned block_table_bytes(const RotatedView& view) {
   return view.whole_count * kBlockSize * 4;
 }
 
-// By all threads of a thread block.
-__device__ __forceinline__ void copy_table(uint4* to, const void* from, unsigned bytes) {
-#pragma unroll 4
-  for (unsigned i = threadIdx.x; i < bytes / 16; i += blockDim.x) to[i] = static_cast<const uint4*>(from)[i];
-}
-
 template <class T>
-__device__ __forceinline__ void rotate_block(const BlockTables& tables, unsigned whole_count, const unsigned char* stage,
-                                             unsigned block, float inverse_rms, float* v) {
+__device__ __forceinline__ void rotate_block(const BlockTables& tables, unsigned whole_count,
+                                             const unsigned char* stage, unsigned block, float inverse_rms,
+                                             float* v) {
   read_block(stage + block * kBlockStride<T>, T(), v);
 #pragma unroll
   for (int part = 0; part < 16; ++part) {

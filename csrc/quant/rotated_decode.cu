@@ -1,5 +1,4 @@
 #include "quant/rotated_decode.cuh"
-
 #include "quant/rotated_launch.cuh"
 
 namespace hyperlane {
@@ -12,11 +11,9 @@ cudaError_t launch_rows(const RotatedView& view, const DecodeJob& job, T* rows, 
   const unsigned warp_bytes = decode_warp_bytes<kQuantizer, T>(view), level_size = level_bytes<kQuantizer>();
   const unsigned table_bytes = 2 * block_table_bytes(view) + (kTrellis ? block_table_bytes(view) / 2 : 0);
   const bool aligned = on_bytes(rows, view.width * sizeof(T), 16);
-  const LaunchShape shape = launch_shape(job.row_count, level_size + table_bytes, warp_bytes, kDecodeWarps, device);
-  if (shape.threads) return launch(decode_rotated<kQuantizer, T, true>, shape, stream, view, job, rows, aligned);
-  return launch(decode_rotated<kQuantizer, T, false>,
-                launch_shape(job.row_count, level_size, warp_bytes, kDecodeWarps, device), stream, view, job, rows,
-                aligned);
+  const LaunchShape shape =
+      launch_shape(job.row_count, level_size + table_bytes, warp_bytes, kDecodeWarps, device);
+  return launch(decode_rotated<kQuantizer, T>, shape, stream, view, job, rows, aligned);
 }
 
 template <class T>

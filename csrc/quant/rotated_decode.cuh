@@ -1,4 +1,5 @@
-// The rotated codecs' decoding on the GPU: a warp takes a row, a thread each of its blocks; nothing is searched.
+// The rotated codecs' decoding on the GPU: a warp takes a row, a thread each of its blocks; nothing is
+// searched.
 #pragma once
 #include "quant/rotated_block.cuh"
 #include "quant/rotated_launch.cuh"
@@ -10,13 +11,12 @@ constexpr unsigned kDecodeWarps = 16;
 constexpr unsigned kLevelBytes = 256 * 32 * 4;  // int4: view.levels
 constexpr unsigned kNf4LevelBytes = 16 * 32 * 4;
 
-
 __device__ __forceinline__ unsigned packed_state(const unsigned char* payload, std::size_t row) {
   return payload[kIdBytes + row / 4] >> (2 * (row % 4)) & 3;
 }
 
-// How many bytes rows `first` to `stop` (half-open) take in the payload, by their states; for the whole warp. Reads
-// whole words of the states.
+// How many bytes rows `first` to `stop` (half-open) take in the payload, by their states; for the whole warp.
+// Reads whole words of the states.
 __device__ __forceinline__ std::size_t coded_bytes(const DecodeJob& job, std::size_t first, std::size_t stop,
                                                    const RotatedView& view, unsigned lane) {
   unsigned counts[4] = {};
@@ -43,10 +43,11 @@ __device__ __forceinline__ std::size_t coded_bytes(const DecodeJob& job, std::si
          (static_cast<std::size_t>(counts[1]) * 2 + static_cast<std::size_t>(counts[2]) * 4) * view.width;
 }
 
-// `bytes` bytes from anywhere to shared memory, by `threads` threads of which this is number `id`. Reads and writes
-// the whole words of four bytes that they touch, so that up to three bytes before `to` and behind its end are lost.
-__device__ __forceinline__ void copy_in(unsigned char* to, const unsigned char* from, unsigned bytes, unsigned id,
-                                        unsigned threads = 32) {
+// `bytes` bytes from anywhere to shared memory, by `threads` threads of which this is number `id`. Reads and
+// writes the whole words of four bytes that they touch, so that up to three bytes before `to` and behind its
+// end are lost.
+__device__ __forceinline__ void copy_in(unsigned char* to, const unsigned char* from, unsigned bytes,
+                                        unsigned id, unsigned threads = 32) {
   const unsigned lead = reinterpret_cast<std::uintptr_t>(to) & 3;
   from -= lead;
   auto* out = reinterpret_cast<unsigned*>(to - lead);
@@ -59,7 +60,8 @@ __device__ __forceinline__ void copy_in(unsigned char* to, const unsigned char* 
 }
 
 // Starts copying the words that a record touches; returns where in them it starts.
-__device__ __forceinline__ unsigned fetch(unsigned char* to, const unsigned char* from, unsigned bytes, unsigned lane) {
+__device__ __forceinline__ unsigned fetch(unsigned char* to, const unsigned char* from, unsigned bytes,
+                                          unsigned lane) {
   const unsigned shift = reinterpret_cast<std::uintptr_t>(from) & 3, count = (bytes + shift + 3) / 4;
   const auto* words = reinterpret_cast<const unsigned*>(from - shift);
   const auto at = static_cast<unsigned>(__cvta_generic_to_shared(to));
@@ -76,8 +78,8 @@ __device__ __forceinline__ void await_fetched() {
 
 // ---- levels of a block
 
-__device__ __forceinline__ void decode_nf4(const unsigned char* levels, const uint4* codes, float step, unsigned lane,
-                                           float* v) {
+__device__ __forceinline__ void decode_nf4(const unsigned char* levels, const uint4* codes, float step,
+                                           unsigned lane, float* v) {
   const uint4 most = codes[0], rest = codes[1];
   const unsigned planes[4][2] = {{rest.z, rest.w}, {rest.x, rest.y}, {most.z, most.w}, {most.x, most.y}};
 #pragma unroll
@@ -108,10 +110,11 @@ __device__ __forceinline__ void decode_bytes64(const uint4* codes, float step, f
   }
 }
 
-// A whole block of int4: planes of its levels' numbers, of which the lowest two are the subset's, made of the path
-// bits of this block and of the last one before it that has bits.
-__device__ __forceinline__ void decode_levels(const unsigned char* levels, const unsigned char* codes, unsigned bits,
-                                              uint2 past, float step, unsigned lane, float* v) {
+// A whole block of int4: planes of its levels' numbers, of which the lowest two are the subset's, made of the
+// path bits of this block and of the last one before it that has bits.
+__device__ __forceinline__ void decode_levels(const unsigned char* levels, const unsigned char* codes,
+                                              unsigned bits, uint2 past, float step, unsigned lane,
+                                              float* v) {
   const uint2 path = bits ? *reinterpret_cast<const uint2*>(codes) : uint2{0, 0};
   uint2 number[8] = {};
   number[0] = {path.x << 16 | past.y >> 16, path.y << 16 | path.x >> 16};
@@ -137,10 +140,11 @@ __device__ __forceinline__ void decode_levels(const unsigned char* levels, const
   }
 }
 
-// A block of less than 64 of int4, one value after the other. `past`: the path bits of the last 64 values, the
-// latest on top.
-__device__ inline void decode_short_levels(const RotatedView& view, const DeviceBlock& block, const unsigned char* codes,
-                                           unsigned long long& past, float step, float* values) {
+// A block of less than 64 of int4, one value after the other. `past`: the path bits of the last 64 values,
+// the latest on top.
+__device__ inline void decode_short_levels(const RotatedView& view, const DeviceBlock& block,
+                                           const unsigned char* codes, unsigned long long& past, float step,
+                                           float* values) {
   for (unsigned start = 0; start < block.size; start += kTrellisLanes) {
     unsigned long long path = 0;
     for (unsigned i = start; i < min(start + kTrellisLanes, block.size); ++i) {
@@ -167,8 +171,8 @@ __device__ __forceinline__ void store16(unsigned char* to, const float* v, float
 }
 
 template <bool kSorted, class T>
-__device__ __forceinline__ void put_block(const BlockTables& tables, unsigned whole_count, unsigned b, float* v, float rms,
-                                          unsigned char* stage) {
+__device__ __forceinline__ void put_block(const BlockTables& tables, unsigned whole_count, unsigned b,
+                                          float* v, float rms, unsigned char* stage) {
 #pragma unroll
   for (int part = 0; part < 16; ++part) {
     const float4 mean = tables.mean[part * whole_count + b];
@@ -207,8 +211,8 @@ __device__ __forceinline__ T* staged_value(const RotatedView& view, unsigned pla
 
 // Blocks of less than 64, by the warp.
 template <DeviceQuantizer kQuantizer, class T>
-__device__ __noinline__ void decode_tail(const RotatedView& view, const unsigned char* record, float rms, unsigned lane,
-                                         unsigned char* stage) {
+__device__ __noinline__ void decode_tail(const RotatedView& view, const unsigned char* record, float rms,
+                                         unsigned lane, unsigned char* stage) {
   constexpr bool kTrellis = kQuantizer == DeviceQuantizer::trellis;
   unsigned long long past = 0;
   for (unsigned b = view.whole_count; kTrellis && b-- > 0;) {
@@ -233,13 +237,15 @@ __device__ __noinline__ void decode_tail(const RotatedView& view, const unsigned
     v = hadamard(v, block.size, at);
     const unsigned place = block.start + lane;
     if (has_low(block, at))
-      narrow((v.low * view.backward[place] + view.mean[place]) * rms, staged_value<kTrellis, T>(view, place, stage));
+      narrow((v.low * view.backward[place] + view.mean[place]) * rms,
+             staged_value<kTrellis, T>(view, place, stage));
   }
 }
 
 template <DeviceQuantizer kQuantizer, class T>
-__device__ __forceinline__ void decode_row(const RotatedView& view, const BlockTables& tables, const unsigned char* levels,
-                                           const unsigned char* record, unsigned lane, unsigned char* stage) {
+__device__ __forceinline__ void decode_row(const RotatedView& view, const BlockTables& tables,
+                                           const unsigned char* levels, const unsigned char* record,
+                                           unsigned lane, unsigned char* stage) {
   constexpr bool kTrellis = kQuantizer == DeviceQuantizer::trellis;
   const float rms = __half2float(__ushort_as_half(static_cast<unsigned short>(record[0] | record[1] << 8)));
   const unsigned char* codes = record + 2 + view.scale_count;
@@ -254,7 +260,8 @@ __device__ __forceinline__ void decode_row(const RotatedView& view, const BlockT
     } else if constexpr (kQuantizer == DeviceQuantizer::nf4) {
       decode_nf4(levels, reinterpret_cast<const uint4*>(codes) + 2 * b, e4m3_step(record[2 + b]), lane, v);
     } else {
-      decode_bytes64(reinterpret_cast<const uint4*>(codes) + 4 * b, e4m3_step(record[2 + b]) * (1.0f / 127.0f), v);
+      decode_bytes64(reinterpret_cast<const uint4*>(codes) + 4 * b,
+                     e4m3_step(record[2 + b]) * (1.0f / 127.0f), v);
     }
     hadamard64(v);
     put_block<kTrellis, T>(tables, view.whole_count, b, v, rms, stage);
@@ -279,7 +286,8 @@ __device__ __forceinline__ void unstage(const RotatedView& view, unsigned char* 
       row[i] = kSorted ? reinterpret_cast<const T*>(stage)[i]
                        : reinterpret_cast<const T*>(staged_chunk<T>(stage, i / kValues))[i % kValues];
   }
-  const T* tail = kSorted ? reinterpret_cast<const T*>(stage) + whole : staged_tail<T>(stage, view.whole_count);
+  const T* tail =
+      kSorted ? reinterpret_cast<const T*>(stage) + whole : staged_tail<T>(stage, view.whole_count);
   for (unsigned i = whole + id; i < view.width; i += threads) row[i] = tail[i - whole];
 }
 
@@ -322,7 +330,8 @@ __host__ __device__ constexpr unsigned level_bytes() {
 template <DeviceQuantizer kQuantizer, class T>
 __host__ __device__ inline unsigned decoded_bytes(const RotatedView& view) {
   const bool linear = kQuantizer == DeviceQuantizer::trellis;
-  return linear ? (view.width * static_cast<unsigned>(sizeof(T)) + 15) / 16 * 16 : staged_bytes<T>(view.width);
+  return linear ? (view.width * static_cast<unsigned>(sizeof(T)) + 15) / 16 * 16
+                : staged_bytes<T>(view.width);
 }
 
 template <DeviceQuantizer kQuantizer, class T>
@@ -330,8 +339,7 @@ __host__ __device__ inline unsigned decode_warp_bytes(const RotatedView& view) {
   return decoded_bytes<kQuantizer, T>(view) + 2 * record_bytes(view.row_bytes, view.scale_count);
 }
 
-// `kShared`: the tables have room in shared memory too.
-template <DeviceQuantizer kQuantizer, class T, bool kShared>
+template <DeviceQuantizer kQuantizer, class T>
 __global__ void __launch_bounds__(32 * kDecodeWarps, 1)
     decode_rotated(const __grid_constant__ RotatedView view, const __grid_constant__ DecodeJob job, T* rows,
                    bool aligned) {
@@ -343,17 +351,15 @@ __global__ void __launch_bounds__(32 * kDecodeWarps, 1)
     for (unsigned i = threadIdx.x; i < kNf4LevelBytes / 4; i += blockDim.x)
       reinterpret_cast<float*>(shared)[i] = view.nf4[i / 32];
   }
-  const unsigned table_bytes = kShared ? block_table_bytes(view) : 0, order_bytes = kTrellis ? table_bytes / 2 : 0;
-  BlockTables tables{view.mean_by_block, view.backward_by_block, view.order_by_block};
+  const unsigned table_bytes = block_table_bytes(view), order_bytes = kTrellis ? table_bytes / 2 : 0;
   unsigned char* free = levels + level_bytes<kQuantizer>();
-  if constexpr (kShared) {
-    auto *mean = reinterpret_cast<uint4*>(free), *backward = reinterpret_cast<uint4*>(free + table_bytes);
-    auto* order = reinterpret_cast<uint4*>(free + 2 * table_bytes);
-    copy_table(mean, view.mean_by_block, table_bytes);
-    copy_table(backward, view.backward_by_block, table_bytes);
-    copy_table(order, view.order_by_block, order_bytes);
-    tables = {reinterpret_cast<const float4*>(mean), reinterpret_cast<const float4*>(backward), order};
-  }
+  auto *mean = reinterpret_cast<uint4*>(free), *backward = reinterpret_cast<uint4*>(free + table_bytes);
+  auto* order = reinterpret_cast<uint4*>(free + 2 * table_bytes);
+  copy_table(mean, view.mean_by_block, table_bytes);
+  copy_table(backward, view.backward_by_block, table_bytes);
+  copy_table(order, view.order_by_block, order_bytes);
+  const BlockTables tables{reinterpret_cast<const float4*>(mean), reinterpret_cast<const float4*>(backward),
+                           order};
   __syncthreads();
   const unsigned lane = threadIdx.x % 32, record_size = record_bytes(view.row_bytes, view.scale_count);
   unsigned char* stage =

@@ -23,7 +23,8 @@ __device__ float halving_sum(Pair v) {
 __device__ Pair hadamard(Pair v, unsigned size, int lane) {
   if (size == 64) v = {v.low + v.high, v.low - v.high};
   for (unsigned half = size == 64 ? 16 : size / 2; half; half /= 2) {
-    const float low = __shfl_xor_sync(kAllLanes, v.low, half), high = __shfl_xor_sync(kAllLanes, v.high, half);
+    const float low = __shfl_xor_sync(kAllLanes, v.low, half),
+                high = __shfl_xor_sync(kAllLanes, v.high, half);
     v.low = lane & half ? low - v.low : v.low + low;
     v.high = lane & half ? high - v.high : v.high + high;
   }
@@ -65,7 +66,8 @@ __device__ void write_planes(const DeviceBlock& block, unsigned low, unsigned hi
   unsigned packed = 0;  // of blocks of less than 8, whose planes share bytes
   for (unsigned plane = 0; plane < block.bits; ++plane) {
     const unsigned bit = block.bits - 1 - plane;
-    const unsigned lows = __ballot_sync(kAllLanes, low >> bit & 1), highs = __ballot_sync(kAllLanes, high >> bit & 1);
+    const unsigned lows = __ballot_sync(kAllLanes, low >> bit & 1),
+                   highs = __ballot_sync(kAllLanes, high >> bit & 1);
     if (block.size < 8) {
       packed |= (lows & ((1u << block.size) - 1)) << (plane * block.size);
     } else if (lane < static_cast<int>(block.size / 8)) {
@@ -81,8 +83,8 @@ struct Nf4 {
 };
 
 // Writes a block's scale byte and codes; false where the scale cannot hold it.
-__device__ bool encode_levels(const RotatedView& plan, const Nf4& nf4, const DeviceBlock& block, Pair v, int lane,
-                              unsigned char* row) {
+__device__ bool encode_levels(const RotatedView& plan, const Nf4& nf4, const DeviceBlock& block, Pair v,
+                              int lane, unsigned char* row) {
   const float *levels = nf4.levels, *midpoints = nf4.midpoints;
   const float gain = absmax(v);
   float errors[4];

@@ -32,7 +32,6 @@ struct DecodeJob {
 
 struct Device {
   int processors, shared_bytes;
-  std::size_t few_rows;  // a thread block each
 };
 
 struct LaunchShape {
@@ -41,13 +40,13 @@ struct LaunchShape {
 
 cudaError_t launch_trellis_encode(const RotatedView& view, const EncodeJob& job, const void* rows, bool half,
                                   const Device& device, cudaStream_t stream);
-cudaError_t launch_blockwise_encode(const RotatedView& view, const EncodeJob& job, const void* rows, bool half,
-                                    const Device& device, cudaStream_t stream);
+cudaError_t launch_blockwise_encode(const RotatedView& view, const EncodeJob& job, const void* rows,
+                                    bool half, const Device& device, cudaStream_t stream);
 cudaError_t launch_decode(const RotatedView& view, const DecodeJob& job, void* rows, bool half,
                           const Device& device, cudaStream_t stream);
 
-
-// No threads where rows are many, or too wide: then the kernels above.
+// A thread block a row, for few rows, and for rows that the kernels above cannot take. No threads where they
+// are too wide.
 LaunchShape small_encode_shape(const RotatedView& view, std::size_t rows, const Device& device);
 LaunchShape small_decode_shape(const RotatedView& view, std::size_t rows, bool half, const Device& device);
 cudaError_t launch_small_encode(const RotatedView& view, const EncodeJob& job, const void* rows, bool half,
@@ -55,10 +54,10 @@ cudaError_t launch_small_encode(const RotatedView& view, const EncodeJob& job, c
 cudaError_t launch_small_decode(const RotatedView& view, const DecodeJob& job, void* rows, bool half,
                                 const LaunchShape& shape, cudaStream_t stream);
 
-// Of a kernel whose warps take units of work: one thread block a processor, of as many warps as shared memory holds.
-// No threads where not even one warp fits.
-inline LaunchShape launch_shape(std::size_t units, unsigned image_bytes, unsigned warp_bytes, unsigned most_warps,
-                                const Device& device) {
+// Of a kernel whose warps take units of work: one thread block a processor, of as many warps as shared memory
+// holds. No threads where not even one warp fits.
+inline LaunchShape launch_shape(std::size_t units, unsigned image_bytes, unsigned warp_bytes,
+                                unsigned most_warps, const Device& device) {
   const auto room = static_cast<unsigned>(device.shared_bytes);
   if (image_bytes + warp_bytes > room) return {0, 0, 0};
   const unsigned warps = std::min((room - image_bytes) / warp_bytes, most_warps);
@@ -70,7 +69,8 @@ inline LaunchShape launch_shape(std::size_t units, unsigned image_bytes, unsigne
 cudaError_t allow_shared_bytes(const void* kernel, unsigned bytes);
 
 template <class Kernel, class... Arguments>
-cudaError_t launch(Kernel* kernel, const LaunchShape& shape, cudaStream_t stream, const Arguments&... arguments) {
+cudaError_t launch(Kernel* kernel, const LaunchShape& shape, cudaStream_t stream,
+                   const Arguments&... arguments) {
   if (shape.threads == 0) return cudaErrorInvalidConfiguration;
   const cudaError_t allowed = allow_shared_bytes(reinterpret_cast<const void*>(kernel), shape.shared_bytes);
   if (allowed != cudaSuccess) return allowed;

@@ -1,6 +1,6 @@
-// Where rows go in a payload of the rotated codecs, when one launch codes them all: a row starts where the rows
-// before it end, and how long those are is known only once they are coded. Rows are taken by tickets, so that
-// whoever waits for a row's length waits for a warp that runs.
+// Where rows go in a payload of the rotated codecs, when one launch codes them all: a row starts where the
+// rows before it end, and how long those are is known only once they are coded. Rows are taken by tickets, so
+// that whoever waits for a row's length waits for a warp that runs.
 #pragma once
 #include "quant/device_math.cuh"
 #include "quant/rotated_launch.cuh"
@@ -19,7 +19,10 @@ constexpr unsigned kCountShift = 48;
 __host__ __device__ inline std::size_t head_bytes(std::size_t rows) { return kIdBytes + (rows + 3) / 4; }
 
 __device__ __forceinline__ unsigned state_bytes(unsigned state, const RotatedView& view) {
-  return state == kCoded ? view.row_bytes : state == kHalf ? 2 * view.width : state == kSingle ? 4 * view.width : 0;
+  return state == kCoded    ? view.row_bytes
+         : state == kHalf   ? 2 * view.width
+         : state == kSingle ? 4 * view.width
+                            : 0;
 }
 
 // The next `count` rows for this warp.
@@ -37,13 +40,14 @@ __device__ __forceinline__ void publish(const PlaceScratch& scratch, std::size_t
 }
 
 // Where a row starts in the payload, once all rows before it are published; for the whole warp.
-__device__ __forceinline__ std::size_t row_start(const EncodeJob& job, std::size_t row, const RotatedView& view,
-                                                 unsigned lane) {
+__device__ __forceinline__ std::size_t row_start(const EncodeJob& job, std::size_t row,
+                                                 const RotatedView& view, unsigned lane) {
   const PlaceScratch& scratch = job.scratch;
   unsigned long long sum = 0;
   for (std::size_t group = lane; group < row / kPlaceRows; group += 32) {
     unsigned long long found;
-    while ((found = *const_cast<volatile unsigned long long*>(scratch.groups + group)) >> kCountShift != kPlaceRows)
+    while ((found = *const_cast<volatile unsigned long long*>(scratch.groups + group)) >> kCountShift !=
+           kPlaceRows)
       __nanosleep(100);
     sum += found & ((1ull << kCountShift) - 1);
   }
@@ -55,8 +59,10 @@ __device__ __forceinline__ std::size_t row_start(const EncodeJob& job, std::size
   return head_bytes(job.row_count) + warp_sum(sum);
 }
 
-// When a worker (a warp or a thread block, of `workers`) finds no more rows: the last one writes the payload's head, and clears what the next launch uses.
-__device__ inline void finish(const EncodeJob& job, const RotatedView& view, unsigned lane, unsigned workers) {
+// When a worker (a warp or a thread block, of `workers`) finds no more rows: the last one writes the
+// payload's head, and clears what the next launch uses.
+__device__ inline void finish(const EncodeJob& job, const RotatedView& view, unsigned lane,
+                              unsigned workers) {
   __syncwarp();
   unsigned before = 0;
   if (lane == 0) {
@@ -75,7 +81,8 @@ __device__ inline void finish(const EncodeJob& job, const RotatedView& view, uns
     job.payload[kIdBytes + byte] = static_cast<unsigned char>(packed);
   }
   if (lane < kIdBytes) job.payload[lane] = view.id[lane];
-  for (std::size_t group = lane; group <= job.row_count / kPlaceRows; group += 32) job.scratch.groups[group] = 0;
+  for (std::size_t group = lane; group <= job.row_count / kPlaceRows; group += 32)
+    job.scratch.groups[group] = 0;
   __syncwarp();
   if (lane == 0) {
     *job.scratch.ticket = 0, *job.scratch.done = 0;
@@ -85,10 +92,10 @@ __device__ inline void finish(const EncodeJob& job, const RotatedView& view, uns
   }
 }
 
-// `bytes` bytes of shared memory to anywhere, by `threads` threads of which this is number `id`. Reads the whole
-// words of four bytes that they touch.
-__device__ __forceinline__ void copy_out(unsigned char* to, const unsigned char* from, unsigned bytes, unsigned id,
-                                         unsigned threads = 32) {
+// `bytes` bytes of shared memory to anywhere, by `threads` threads of which this is number `id`. Reads the
+// whole words of four bytes that they touch.
+__device__ __forceinline__ void copy_out(unsigned char* to, const unsigned char* from, unsigned bytes,
+                                         unsigned id, unsigned threads = 32) {
   const unsigned lead = min(static_cast<unsigned>(-reinterpret_cast<std::uintptr_t>(to) & 3), bytes);
   const unsigned words = (bytes - lead) / 4, rest = lead + 4 * words;
   const unsigned shift = reinterpret_cast<std::uintptr_t>(from + lead) & 3;
@@ -96,7 +103,8 @@ __device__ __forceinline__ void copy_out(unsigned char* to, const unsigned char*
   auto* out = reinterpret_cast<unsigned*>(to + lead);
   if (id < lead) to[id] = from[id];
   if (shift)
-    for (unsigned i = id; i < words; i += threads) out[i] = __funnelshift_r(source[i], source[i + 1], 8 * shift);
+    for (unsigned i = id; i < words; i += threads)
+      out[i] = __funnelshift_r(source[i], source[i + 1], 8 * shift);
   else
     for (unsigned i = id; i < words; i += threads) out[i] = source[i];
   if (rest + id < bytes) to[rest + id] = from[rest + id];
@@ -116,16 +124,20 @@ __device__ inline unsigned raw_state(const T* row, unsigned width, float rms, un
 }
 
 template <class T>
-__device__ inline void write_raw(const T* row, unsigned width, unsigned state, unsigned char* to, unsigned lane) {
+__device__ inline void write_raw(const T* row, unsigned width, unsigned state, unsigned char* to,
+                                 unsigned lane) {
   if (state == kZero) return;
   for (unsigned i = lane; i < width; i += 32) {
     const float value = widen(row[i]);
     if (state == kHalf) {
-      const unsigned bits = sizeof(T) == 2 ? *reinterpret_cast<const unsigned short*>(row + i) : half_bits(value);
-      for (unsigned byte = 0; byte < 2; ++byte) to[2 * i + byte] = static_cast<unsigned char>(bits >> (8 * byte));
+      const unsigned bits =
+          sizeof(T) == 2 ? *reinterpret_cast<const unsigned short*>(row + i) : half_bits(value);
+      for (unsigned byte = 0; byte < 2; ++byte)
+        to[2 * i + byte] = static_cast<unsigned char>(bits >> (8 * byte));
     } else {
       const unsigned bits = __float_as_uint(value);
-      for (unsigned byte = 0; byte < 4; ++byte) to[4 * i + byte] = static_cast<unsigned char>(bits >> (8 * byte));
+      for (unsigned byte = 0; byte < 4; ++byte)
+        to[4 * i + byte] = static_cast<unsigned char>(bits >> (8 * byte));
     }
   }
 }

@@ -1,6 +1,5 @@
-#include "quant/rotated_small.cuh"
-
 #include "quant/rotated_launch.cuh"
+#include "quant/rotated_small.cuh"
 
 namespace hyperlane {
 namespace {
@@ -8,8 +7,8 @@ namespace {
 constexpr unsigned kStaticBytes = 256;  // of the kernels' own
 
 template <DeviceQuantizer kQuantizer, class T>
-cudaError_t encode_with(const RotatedView& view, const EncodeJob& job, const T* rows, const LaunchShape& shape,
-                        cudaStream_t stream) {
+cudaError_t encode_with(const RotatedView& view, const EncodeJob& job, const T* rows,
+                        const LaunchShape& shape, cudaStream_t stream) {
   return launch(encode_small<kQuantizer, T>, shape, stream, view, job, rows);
 }
 
@@ -27,8 +26,8 @@ cudaError_t encode_any(const RotatedView& view, const EncodeJob& job, const T* r
 }
 
 template <class T>
-cudaError_t decode_any(const RotatedView& view, const DecodeJob& job, T* rows, const LaunchShape& shape, bool aligned,
-                       cudaStream_t stream) {
+cudaError_t decode_any(const RotatedView& view, const DecodeJob& job, T* rows, const LaunchShape& shape,
+                       bool aligned, cudaStream_t stream) {
   switch (view.quantizer) {
     case DeviceQuantizer::nf4:
       return launch(decode_small<DeviceQuantizer::nf4, T>, shape, stream, view, job, rows, aligned);
@@ -40,7 +39,7 @@ cudaError_t decode_any(const RotatedView& view, const DecodeJob& job, T* rows, c
 }
 
 LaunchShape shape_of(std::size_t rows, unsigned bytes, const Device& device) {
-  if (rows > device.few_rows || bytes + kStaticBytes > static_cast<unsigned>(device.shared_bytes)) return {0, 0, 0};
+  if (bytes + kStaticBytes > static_cast<unsigned>(device.shared_bytes)) return {0, 0, 0};
   return {static_cast<unsigned>(rows), kSmallThreads, bytes};
 }
 

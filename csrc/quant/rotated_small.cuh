@@ -1,6 +1,6 @@
-// The rotated codecs for few rows, where only the time of one row counts: a thread block takes a row, its warps the
-// row's blocks. int4's search keeps the errors of all levels at hand, so that the one warp which must take step
-// after step does nothing else.
+// The rotated codecs for few rows, where only the time of one row counts: a thread block takes a row, its
+// warps the row's blocks. int4's search keeps the errors of all levels at hand, so that the one warp which
+// must take step after step does nothing else.
 #pragma once
 #include "quant/rotated_decode.cuh"
 #include "quant/trellis_encode.cuh"
@@ -47,8 +47,8 @@ __device__ __forceinline__ float2 squares_of(const float* values, unsigned width
   return {first + second, most};
 }
 
-// A lane's two places of a block and what the tables hold there, `factor` forward or backward; read ahead, for as many
-// blocks as a warp takes at a time.
+// A lane's two places of a block and what the tables hold there, `factor` forward or backward; read ahead,
+// for as many blocks as a warp takes at a time.
 constexpr unsigned kAhead = 2;
 
 struct Places {
@@ -59,8 +59,8 @@ struct Places {
 };
 
 // Blocks first, first + warps, ... of a thread block; those that are not there have size 0.
-__device__ __forceinline__ void read_places(const RotatedView& view, const float* factors, unsigned first, unsigned warps,
-                                            unsigned count, unsigned lane, Places* places) {
+__device__ __forceinline__ void read_places(const RotatedView& view, const float* factors, unsigned first,
+                                            unsigned warps, unsigned count, unsigned lane, Places* places) {
 #pragma unroll
   for (unsigned i = 0; i < kAhead; ++i) {
     const unsigned b = first + i * warps;
@@ -82,7 +82,8 @@ __device__ __forceinline__ void read_places(const RotatedView& view, const float
 }
 
 // Values i and 32 + i of a block, rotated; zeros beyond a short one.
-__device__ __forceinline__ Pair rotated_pair(const Places& places, const float* values, float inverse_rms, unsigned lane) {
+__device__ __forceinline__ Pair rotated_pair(const Places& places, const float* values, float inverse_rms,
+                                             unsigned lane) {
   const DeviceBlock& block = places.block;
   const auto of = [&](unsigned high) {
     return (values[places.order[high]] * inverse_rms - places.mean[high]) * places.factor[high];
@@ -106,8 +107,9 @@ __device__ __forceinline__ RowScale scale_of(const RotatedView& view, const floa
 }
 
 // Of all values, by all threads: the errors of their nearest levels, and how many thresholds lie below.
-__device__ __forceinline__ void find_errors(const RotatedView& view, const unsigned char* image, const float* rotated,
-                                            float inverse_step, float4* errors, unsigned char* counts) {
+__device__ __forceinline__ void find_errors(const RotatedView& view, const unsigned char* image,
+                                            const float* rotated, float inverse_step, float4* errors,
+                                            unsigned char* counts) {
   const Lane me(threadIdx.x % 32);
   const unsigned items = view.step_count * kTrellisLanes;
   constexpr unsigned kItems = 4;
@@ -138,8 +140,10 @@ __device__ __forceinline__ void find_errors(const RotatedView& view, const unsig
   }
 }
 
-// All steps of a row, by a warp whose upper half does what the lower does; leaves the traced path in `ballots`.
-__device__ __forceinline__ void find_path(const RotatedView& view, const float4* errors, uint4* ballots, unsigned lane) {
+// All steps of a row, by a warp whose upper half does what the lower does; leaves the traced path in
+// `ballots`.
+__device__ __forceinline__ void find_path(const RotatedView& view, const float4* errors, uint4* ballots,
+                                          unsigned lane) {
   float cost[kStates] = {0.0f, kFar, kFar, kFar};
   const float4* own = errors + lane % kTrellisLanes;
 #pragma unroll 8
@@ -169,7 +173,8 @@ __device__ __forceinline__ void write_codes(const RotatedView& view, const uint4
         const unsigned at = 8 * byte + bit, plane = at >> shift, i = at & (block.size - 1);
         if (plane >= block.bits) continue;
         const unsigned step = first_step + i / kTrellisLanes, of_lane = i % kTrellisLanes;
-        const unsigned code = code_of(ballots[step], of_lane, counts[step * kTrellisLanes + of_lane], block.bits);
+        const unsigned code =
+            code_of(ballots[step], of_lane, counts[step * kTrellisLanes + of_lane], block.bits);
         packed |= (code >> (block.bits - 1 - plane) & 1) << bit;
       }
       record[block.code_at + byte] = static_cast<unsigned char>(packed);
@@ -181,7 +186,8 @@ __device__ __forceinline__ void write_codes(const RotatedView& view, const uint4
 
 template <DeviceQuantizer kQuantizer, class T>
 __global__ void __launch_bounds__(kSmallThreads, 1)
-    encode_small(const __grid_constant__ RotatedView view, const __grid_constant__ EncodeJob job, const T* rows) {
+    encode_small(const __grid_constant__ RotatedView view, const __grid_constant__ EncodeJob job,
+                 const T* rows) {
   constexpr bool kTrellis = kQuantizer == DeviceQuantizer::trellis;
   extern __shared__ uint4 shared[];
   __shared__ unsigned ticket, fits, rms_shared, scale_shared;
@@ -196,7 +202,8 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
   Places places[kAhead];
   read_places(view, view.forward, warp, warps, view.block_count, lane, places);
   if constexpr (kTrellis) copy_table(reinterpret_cast<uint4*>(base + room.search), view.search, kSearchBytes);
-  if (threadIdx.x < 16) levels[threadIdx.x] = view.nf4[threadIdx.x], midpoints[threadIdx.x] = view.nf4_midpoints[threadIdx.x];
+  if (threadIdx.x < 16)
+    levels[threadIdx.x] = view.nf4[threadIdx.x], midpoints[threadIdx.x] = view.nf4_midpoints[threadIdx.x];
   __syncthreads();
   const std::size_t index = ticket;
   const T* row = rows + index * view.width;
@@ -245,7 +252,8 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
       }
       __syncthreads();
       const unsigned scale = scale_shared;
-      find_errors(view, base + room.search, rotated, scale ? __fdiv_rn(1.0f, e4m3_step(scale)) : 0.0f, errors, counts);
+      find_errors(view, base + room.search, rotated, scale ? __fdiv_rn(1.0f, e4m3_step(scale)) : 0.0f, errors,
+                  counts);
       __syncthreads();
       if (warp == 0) find_path(view, errors, ballots, lane);
       __syncthreads();
@@ -273,8 +281,8 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
 }
 
 // Values i and 32 + i of a whole block of int4.
-__device__ __forceinline__ Pair trellis_pair(const RotatedView& view, const DeviceBlock& block, unsigned before,
-                                             const unsigned char* record, unsigned lane) {
+__device__ __forceinline__ Pair trellis_pair(const RotatedView& view, const DeviceBlock& block,
+                                             unsigned before, const unsigned char* record, unsigned lane) {
   if (!block.bits) return {0, 0};
   const unsigned char* codes = record + block.code_at;
   const uint2 path = *reinterpret_cast<const uint2*>(codes);
@@ -305,7 +313,8 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
   read_places(view, view.backward, warp, warps, view.whole_count, lane, places);
   if (threadIdx.x < 16) levels[threadIdx.x] = view.nf4[threadIdx.x];
   const unsigned state = packed_state(job.payload, index);
-  const unsigned char* from = job.payload + head_bytes(job.row_count) + coded_bytes(job, 0, index, view, lane);
+  const unsigned char* from =
+      job.payload + head_bytes(job.row_count) + coded_bytes(job, 0, index, view, lane);
   T* row = rows + index * view.width;
   if (state != kCoded) {
     if (warp == 0) read_raw(from, state, view.width, row, lane);
@@ -329,14 +338,16 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
       v = hadamard(v, block.size, at);
       const auto put = [&](unsigned high, float value) {
         T* to = kTrellis ? reinterpret_cast<T*>(stage) + places[i].order[high]
-                         : reinterpret_cast<T*>(stage + block.start / kBlockSize * kBlockStride<T>) + 32 * high + lane;
+                         : reinterpret_cast<T*>(stage + block.start / kBlockSize * kBlockStride<T>) +
+                               32 * high + lane;
         narrow((value * places[i].factor[high] + places[i].mean[high]) * rms, to);
       };
       put(0, v.low);
       put(1, v.high);
     }
   }
-  if (warp == 0 && view.whole_count < view.block_count) decode_tail<kQuantizer, T>(view, record, rms, lane, stage);
+  if (warp == 0 && view.whole_count < view.block_count)
+    decode_tail<kQuantizer, T>(view, record, rms, lane, stage);
   __syncthreads();
   unstage<kTrellis>(view, stage, row, aligned, threadIdx.x, blockDim.x);
 }

@@ -1,6 +1,4 @@
 // Makes and uploads the tables of rotated_tables.cuh. One allocation holds them all.
-#include "quant/rotated_tables.cuh"
-
 #include <cuda_fp16.h>
 
 #include <algorithm>
@@ -8,6 +6,8 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+
+#include "quant/rotated_tables.cuh"
 
 namespace hyperlane {
 namespace {
@@ -39,8 +39,8 @@ std::vector<DeviceBlock> make_blocks(const RotatedParts& parts, RotatedView& vie
     if (start != next || size == 0 || size > kBlockSize || (size & (size - 1)) || bits > 8)
       throw std::invalid_argument("blocks do not follow each other");
     next += static_cast<unsigned>(size);
-    blocks.push_back({static_cast<unsigned>(start), static_cast<unsigned>(size), static_cast<unsigned>(bits), 0, 0,
-                      static_cast<unsigned>((size * bits + 7) / 8)});
+    blocks.push_back({static_cast<unsigned>(start), static_cast<unsigned>(size), static_cast<unsigned>(bits),
+                      0, 0, static_cast<unsigned>((size * bits + 7) / 8)});
     scales += bits > 0;
     view.whole_count += size == kBlockSize;
     view.coded_values += bits > 0 ? static_cast<unsigned>(size) : 0;
@@ -202,7 +202,8 @@ RotatedTables::RotatedTables(const RotatedParts& parts) {
   Image image;
   std::vector<Placed> placed;
   const auto put = [&](auto& pointer, const auto& values) {
-    placed.push_back({const_cast<const void**>(reinterpret_cast<const void* const*>(&pointer)), image.add(values)});
+    placed.push_back(
+        {const_cast<const void**>(reinterpret_cast<const void* const*>(&pointer)), image.add(values)});
   };
   put(view_.blocks, blocks);
   put(view_.mean, parts.mean);
@@ -214,7 +215,8 @@ RotatedTables::RotatedTables(const RotatedParts& parts) {
   put(view_.backward_by_block, by_block(parts.backward, view_.whole_count));
   if (parts.quantizer == DeviceQuantizer::nf4) {
     std::copy_n(parts.books[4].begin(), 16, view_.nf4);
-    for (int code = 0; code < 15; ++code) view_.nf4_midpoints[code] = (view_.nf4[code] + view_.nf4[code + 1]) * 0.5f;
+    for (int code = 0; code < 15; ++code)
+      view_.nf4_midpoints[code] = (view_.nf4[code] + view_.nf4[code + 1]) * 0.5f;
   }
   if (parts.quantizer == DeviceQuantizer::trellis) {
     put(view_.order_by_block, order_by_block(order, view_.whole_count));
@@ -237,7 +239,8 @@ RotatedTables::RotatedTables(const RotatedParts& parts) {
       const DeviceBlock& block = blocks[b];
       const unsigned first = step * kTrellisLanes, count = std::min(block.size - first, kTrellisLanes);
       steps.push_back(static_cast<StepPlace>(4 * b + step));
-      infos.push_back({block.start + first, static_cast<std::uint16_t>(block.bits), static_cast<std::uint16_t>(count)});
+      infos.push_back(
+          {block.start + first, static_cast<std::uint16_t>(block.bits), static_cast<std::uint16_t>(count)});
     };
     for (std::size_t b = 0; b < blocks.size(); ++b) {
       const DeviceBlock& block = blocks[b];

@@ -1,8 +1,8 @@
 // int4's encoding on the GPU. A warp takes two rows, 16 lanes each, and needs no other warp: it sorts a row's
-// values into shared memory, then for each block rotates it and takes the search's four steps, with the states'
-// costs in registers. Which way each path came is a ballot: 32 bits a state and step, for both rows, so that the
-// way back is bitwise, and 32 stretches of it go in parallel. A block's values are dead once its steps are
-// taken, and their place takes what the steps leave: 64 bytes of words, 64 bytes of ballots.
+// values into shared memory, then for each block rotates it and takes the search's four steps, with the
+// states' costs in registers. Which way each path came is a ballot: 32 bits a state and step, for both rows,
+// so that the way back is bitwise, and 32 stretches of it go in parallel. A block's values are dead once its
+// steps are taken, and their place takes what the steps leave: 64 bytes of words, 64 bytes of ballots.
 #pragma once
 #include <type_traits>
 
@@ -12,11 +12,11 @@
 namespace hyperlane {
 namespace {
 
-constexpr int kStates = 4;           // 2 p1 + p2
-constexpr float kFar = 1e30f;        // of states that no path has reached
+constexpr int kStates = 4;               // 2 p1 + p2
+constexpr float kFar = 1e30f;            // of states that no path has reached
 constexpr float kSixteenfold = 15.375f;  // 0.96 times 16
-constexpr float kLoudest = 10.0f;    // a value by the RMS of its row
-constexpr unsigned kWordBytes = 64;  // of a block: a word a lane
+constexpr float kLoudest = 10.0f;        // a value by the RMS of its row
+constexpr unsigned kWordBytes = 64;      // of a block: a word a lane
 
 // What a lane knows of its place.
 struct Lane {
@@ -36,9 +36,9 @@ __device__ __forceinline__ T row_sum(T value) {  // over the 16 lanes of a row, 
   return value;
 }
 
-// Sorts a row into its slots, and returns the sum of its squares as the reference sums. `kFours`: rows start on the
-// alignment of four values.
-template <class T, bool kFours>
+// Sorts a row, which starts on the alignment of four values, into its slots; returns the sum of its squares
+// as the reference sums.
+template <class T>
 __device__ __forceinline__ float load_row(const RotatedView& view, const T* row, T* slots, const Lane& me) {
   float squares[4] = {};
   const unsigned first = 4 * me.at, whole = view.width / kBlockSize;
@@ -46,12 +46,7 @@ __device__ __forceinline__ float load_row(const RotatedView& view, const T* row,
   for (unsigned block = 0; block < whole; ++block) {
     const unsigned channel = block * kBlockSize + first;
     T values[4];
-    if constexpr (kFours) {
-      load4(row + channel, values);
-    } else {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) values[i] = row[channel + i];
-    }
+    load4(row + channel, values);
     const uint4 slot = __ldg(reinterpret_cast<const uint4*>(view.slot + channel));
     const unsigned places[4] = {slot.x, slot.y, slot.z, slot.w};
 #pragma unroll
@@ -96,7 +91,8 @@ struct Taken {
 };
 
 template <class T>
-__device__ __forceinline__ Taken take(const LaneTables& tables, const T* slots, unsigned block, const Lane& me) {
+__device__ __forceinline__ Taken take(const LaneTables& tables, const T* slots, unsigned block,
+                                      const Lane& me) {
   Taken taken;
   read_slots(slots + block * kBlockSize + 4 * me.at, taken.v);
   taken.mean = tables.mean[block * kTrellisLanes + me.at];
@@ -106,7 +102,8 @@ __device__ __forceinline__ Taken take(const LaneTables& tables, const T* slots, 
 
 // The values, rotated. `kWhole`: the block has 64 values.
 template <bool kWhole>
-__device__ __forceinline__ void rotate(const Taken& taken, unsigned size, float inverse_rms, const Lane& me, float* v) {
+__device__ __forceinline__ void rotate(const Taken& taken, unsigned size, float inverse_rms, const Lane& me,
+                                       float* v) {
   v[0] = (taken.v[0] * inverse_rms - taken.mean.x) * taken.forward.x;
   v[1] = (taken.v[1] * inverse_rms - taken.mean.y) * taken.forward.y;
   v[2] = (taken.v[2] * inverse_rms - taken.mean.z) * taken.forward.z;
@@ -142,10 +139,11 @@ struct RowScale {
   bool sure, fits;
 };
 
-// The transform keeps a block's sum of squares: up to rounding it is that of the values before it, by the block's size.
+// The transform keeps a block's sum of squares: up to rounding it is that of the values before it, by the
+// block's size.
 template <class T>
-__device__ __forceinline__ RowScale guess_scale(const RotatedView& view, const LaneTables& tables, const T* slots,
-                                                float inverse_rms, const Lane& me) {
+__device__ __forceinline__ RowScale guess_scale(const RotatedView& view, const LaneTables& tables,
+                                                const T* slots, float inverse_rms, const Lane& me) {
   float sum = 0;
   const auto add = [&](unsigned block, unsigned size) {
     float v[4], squares = 0;
@@ -172,14 +170,15 @@ __device__ __forceinline__ RowScale guess_scale(const RotatedView& view, const L
   const float rms = sqrtf(row_sum(sum) / count), wrong = 2e-5f;
   const float low = rms * (1 - wrong), high = rms * (1 + wrong);
   const unsigned code = e4m3_nearest(high * kSixteenfold);
-  const bool sure = high * kSixteenfold <= kLargestScale && low > 0 && e4m3_nearest(low * kSixteenfold) == code;
+  const bool sure =
+      high * kSixteenfold <= kLargestScale && low > 0 && e4m3_nearest(low * kSixteenfold) == code;
   return {code, sure, true};
 }
 
 // As the reference finds it, by rotating the row.
 template <class T>
-__device__ __noinline__ RowScale exact_scale(const RotatedView& view, LaneTables tables, const T* slots, float inverse_rms,
-                                             Lane me) {
+__device__ __noinline__ RowScale exact_scale(const RotatedView& view, LaneTables tables, const T* slots,
+                                             float inverse_rms, Lane me) {
   float squares[4] = {}, most = 0;
   for (unsigned b = 0; b < view.block_count; ++b) {
     const DeviceBlock block = view.blocks[b];
@@ -193,7 +192,8 @@ __device__ __noinline__ RowScale exact_scale(const RotatedView& view, LaneTables
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float square = v[i] * v[i];
-      const float moved = __shfl_sync(kAllLanes, square, me.row * kTrellisLanes + (me.at - offset) % kTrellisLanes);
+      const float moved =
+          __shfl_sync(kAllLanes, square, me.row * kTrellisLanes + (me.at - offset) % kTrellisLanes);
 #pragma unroll
       for (int sum = 0; sum < 4; ++sum) {
         const unsigned place = kTrellisLanes * sum + me.at;
@@ -212,10 +212,11 @@ __device__ __noinline__ RowScale exact_scale(const RotatedView& view, LaneTables
 
 // ---- the search
 
-// The squared errors of the nearest level of each subset, and a byte at kByte of the result that tells how many
-// thresholds lie below (plus a constant of the number of bits).
+// The squared errors of the nearest level of each subset, and a byte at kByte of the result that tells how
+// many thresholds lie below (plus a constant of the number of bits).
 template <int kBits>
-__device__ __forceinline__ unsigned nearest(const unsigned char* image, float value, const Lane& me, float* error) {
+__device__ __forceinline__ unsigned nearest(const unsigned char* image, float value, const Lane& me,
+                                            float* error) {
   unsigned at;
   float4 level;
   if constexpr (kBits == 1) {
@@ -227,8 +228,8 @@ __device__ __forceinline__ unsigned nearest(const unsigned char* image, float va
         __float_as_uint(__fmaf_rn(part, static_cast<float>(search_buckets(kBits) - 1), kIntegerAbove));
     constexpr unsigned kStride = search_stride(kBits), kBias = 0x4B000000u * kStride;
     const unsigned copy = kBits <= static_cast<int>(kCopiedBits) ? 8 * me.at : 0;
-    const float2 entry = *reinterpret_cast<const float2*>(image + search_start(kBits) +
-                                                          (bucket * kStride + (copy - kBias)));
+    const float2 entry =
+        *reinterpret_cast<const float2*>(image + search_start(kBits) + (bucket * kStride + (copy - kBias)));
     at = __float_as_uint(entry.y);
     constexpr unsigned kStep = kBits <= static_cast<int>(kCopiedBits) ? nearest_stride(kBits) : 1;
     if (value > entry.x) at += kStep;
@@ -276,7 +277,8 @@ struct Room {
     return reinterpret_cast<unsigned*>(reinterpret_cast<unsigned char*>(slots) + block * kRegion);
   }
   __device__ uint4* ballots(unsigned block) const {
-    return reinterpret_cast<uint4*>(reinterpret_cast<unsigned char*>(first_slots) + block * kRegion + kWordBytes);
+    return reinterpret_cast<uint4*>(reinterpret_cast<unsigned char*>(first_slots) + block * kRegion +
+                                    kWordBytes);
   }
   __device__ uint4* ballots_of(StepPlace place) const { return ballots(place / 4) + place % 4; }
 };
@@ -295,7 +297,8 @@ __device__ __forceinline__ void take_block(const unsigned char* image, unsigned 
   for (int step = 0; step < 4; ++step) {
     at[step] = nearest<kBits>(image, v[step] * search.inverse_step, me, error[step]);
   }
-  constexpr unsigned kPair = kBits <= static_cast<int>(kCopiedBits) ? 0x0051 : 0x0040;  // second or first bytes
+  constexpr unsigned kPair =
+      kBits <= static_cast<int>(kCopiedBits) ? 0x0051 : 0x0040;  // second or first bytes
   room.words(block)[me.at] =
       __byte_perm(__byte_perm(at[0], at[1], kPair), __byte_perm(at[2], at[3], kPair), 0x5410);
   uint4* ballots = room.ballots(block);
@@ -308,9 +311,9 @@ __device__ __forceinline__ void take_block(const unsigned char* image, unsigned 
 
 // The blocks of a run. `next` is the first of them, rotated, and becomes block `after`.
 template <int kBits, class T>
-__device__ __forceinline__ void take_run(const LaneTables& tables, const unsigned char* image, const BlockRun& run,
-                                         unsigned after, const Room<T>& room, const Lane& me, float* next,
-                                         Search& search) {
+__device__ __forceinline__ void take_run(const LaneTables& tables, const unsigned char* image,
+                                         const BlockRun& run, unsigned after, const Room<T>& room,
+                                         const Lane& me, float* next, Search& search) {
 #pragma unroll 2
   for (unsigned i = 0; i < run.count; ++i) {
     const float v[4] = {next[0], next[1], next[2], next[3]};
@@ -323,8 +326,9 @@ __device__ __forceinline__ void take_run(const LaneTables& tables, const unsigne
 }
 
 template <int kBits, class T>
-__device__ __forceinline__ void take_short(const unsigned char* image, unsigned block, unsigned size, const float* v,
-                                           const Room<T>& room, const Lane& me, Search& search) {
+__device__ __forceinline__ void take_short(const unsigned char* image, unsigned block, unsigned size,
+                                           const float* v, const Room<T>& room, const Lane& me,
+                                           Search& search) {
   unsigned word = 0;
 #pragma unroll
   for (int step = 0; step < 2; ++step) {
@@ -362,8 +366,9 @@ __device__ __forceinline__ void with_bits(unsigned bits, With with) {
 }
 
 template <class T>
-__device__ __forceinline__ void search_rows(const RotatedView& view, const LaneTables& tables, const unsigned char* image,
-                                            const Room<T>& room, const Lane& me, Search& search) {
+__device__ __forceinline__ void search_rows(const RotatedView& view, const LaneTables& tables,
+                                            const unsigned char* image, const Room<T>& room, const Lane& me,
+                                            Search& search) {
 #pragma unroll
   for (int state = 0; state < kStates; ++state) search.cost[state] = state ? kFar : 0.0f;
   float next[4] = {};
@@ -383,8 +388,9 @@ __device__ __forceinline__ void search_rows(const RotatedView& view, const LaneT
     float v[4];
     rotate<false>(take(tables, room.slots, b, me), block.size, search.inverse_rms, me, v);
     __syncwarp();
-    with_bits(block.bits,
-              [&](auto bits) { take_short<decltype(bits)::value>(image, b, block.size, v, room, me, search); });
+    with_bits(block.bits, [&](auto bits) {
+      take_short<decltype(bits)::value>(image, b, block.size, v, room, me, search);
+    });
   }
 }
 
@@ -425,7 +431,8 @@ __device__ __forceinline__ Path end_of(const float* cost) {
 // Replaces each step's ballots by the path's bits, and the two bits of its subsets.
 // `ballots(step)` points at a step's.
 template <class Ballots>
-__device__ __forceinline__ void trace_back(const RotatedView& view, Ballots ballots, Path end, unsigned lane) {
+__device__ __forceinline__ void trace_back(const RotatedView& view, Ballots ballots, Path end,
+                                           unsigned lane) {
   const unsigned each = (view.step_count + 31) / 32;
   const unsigned start = min(lane * each, view.step_count), stop = min(start + each, view.step_count);
   Stretch stretch;
@@ -464,7 +471,9 @@ __device__ __forceinline__ void trace_back(const RotatedView& view, Ballots ball
 // ---- the codes
 
 // Four bits to the lowest bits of four bytes.
-__device__ __forceinline__ unsigned spread_bits(unsigned bits) { return (bits & 15) * 0x00204081u & 0x01010101u; }
+__device__ __forceinline__ unsigned spread_bits(unsigned bits) {
+  return (bits & 15) * 0x00204081u & 0x01010101u;
+}
 
 // Bit `bit` of four bytes of `low` and four of `high`, as a byte.
 __device__ __forceinline__ unsigned gather_bits(unsigned low, unsigned high, unsigned bit) {
@@ -562,10 +571,10 @@ __device__ __forceinline__ void write_record(const RotatedView& view, const Room
 
 // ---- two rows
 
-template <class T, bool kFours>
-__device__ __forceinline__ void encode_pair(const RotatedView& view, const LaneTables& tables, const EncodeJob& job, const T* rows,
-                                            std::size_t first, const unsigned char* image, T* slots,
-                                            const Lane& me) {
+template <class T>
+__device__ __forceinline__ void encode_pair(const RotatedView& view, const LaneTables& tables,
+                                            const EncodeJob& job, const T* rows, std::size_t first,
+                                            const unsigned char* image, T* slots, const Lane& me) {
   const bool valid = first + me.row < job.row_count;
   const std::size_t index = valid ? first + me.row : first;
   const T* row = rows + index * view.width;
@@ -576,7 +585,7 @@ __device__ __forceinline__ void encode_pair(const RotatedView& view, const LaneT
   RowScale scale{};
   bool sane = false;
   for (bool exact = false;;) {
-    const float squares = load_row<T, kFours>(view, row, room.slots, me);
+    const float squares = load_row<T>(view, row, room.slots, me);
     __syncwarp();
     rms_bits = half_bits(__fsqrt_rn(__fdiv_rn(squares, static_cast<float>(view.width))));
     rms = __half2float(__ushort_as_half(static_cast<unsigned short>(rms_bits)));
@@ -608,7 +617,8 @@ __device__ __forceinline__ void encode_pair(const RotatedView& view, const LaneT
     const bool this_coded = __shfl_sync(kAllLanes, coded, kTrellisLanes * i);
     const float this_rms = __shfl_sync(kAllLanes, rms, kTrellisLanes * i);
     if (first + i >= job.row_count) continue;
-    state[i] = this_coded ? kCoded : raw_state(rows + (first + i) * view.width, view.width, this_rms, me.lane);
+    state[i] =
+        this_coded ? kCoded : raw_state(rows + (first + i) * view.width, view.width, this_rms, me.lane);
     if (me.lane == 0) publish(job.scratch, first + i, state[i], view);
   }
   if (__any_sync(kAllLanes, coded)) write_record(view, room, me, rms_bits, scale.code);
@@ -617,8 +627,8 @@ __device__ __forceinline__ void encode_pair(const RotatedView& view, const LaneT
   for (unsigned i = 0; i < 2; ++i) {
     if (first + i >= job.row_count) continue;
     if (state[i] == kCoded)
-      copy_out(job.payload + at, reinterpret_cast<const unsigned char*>(slots + i * slot_count), view.row_bytes,
-               me.lane);
+      copy_out(job.payload + at, reinterpret_cast<const unsigned char*>(slots + i * slot_count),
+               view.row_bytes, me.lane);
     else
       write_raw(rows + (first + i) * view.width, view.width, state[i], job.payload + at, me.lane);
     at += state_bytes(state[i], view);
@@ -638,23 +648,19 @@ __host__ __device__ inline unsigned lane_table_bytes(const RotatedView& view) { 
   return view.block_count * kBlockSize * 4;
 }
 
-// `kShared`: the tables have room in shared memory too.
-template <class T, bool kFours, bool kShared>
+template <class T>
 __global__ void __launch_bounds__(32 * kTrellisWarps, 1)
-    encode_trellis(const __grid_constant__ RotatedView view, const __grid_constant__ EncodeJob job, const T* rows) {
+    encode_trellis(const __grid_constant__ RotatedView view, const __grid_constant__ EncodeJob job,
+                   const T* rows) {
   extern __shared__ uint4 shared[];
   auto* image = reinterpret_cast<unsigned char*>(shared);
-  for (unsigned i = threadIdx.x; i < kSearchBytes / 16; i += blockDim.x)
-    shared[i] = reinterpret_cast<const uint4*>(view.search)[i];
-  const unsigned table_bytes = kShared ? lane_table_bytes(view) : 0;
-  LaneTables tables{view.mean_by_lane, view.forward_by_lane};
-  if constexpr (kShared) {
-    auto* mean = reinterpret_cast<float4*>(image + kSearchBytes);
-    auto* forward = reinterpret_cast<float4*>(image + kSearchBytes + table_bytes);
-    for (unsigned i = threadIdx.x; i < table_bytes / 16; i += blockDim.x)
-      mean[i] = view.mean_by_lane[i], forward[i] = view.forward_by_lane[i];
-    tables = {mean, forward};
-  }
+  const unsigned table_bytes = lane_table_bytes(view);
+  auto* mean = reinterpret_cast<uint4*>(image + kSearchBytes);
+  auto* forward = reinterpret_cast<uint4*>(image + kSearchBytes + table_bytes);
+  copy_table(shared, view.search, kSearchBytes);
+  copy_table(mean, view.mean_by_lane, table_bytes);
+  copy_table(forward, view.forward_by_lane, table_bytes);
+  const LaneTables tables{reinterpret_cast<const float4*>(mean), reinterpret_cast<const float4*>(forward)};
   __syncthreads();
   const Lane me(threadIdx.x % 32);
   T* slots = reinterpret_cast<T*>(image + kSearchBytes + 2 * table_bytes) +
@@ -662,7 +668,7 @@ __global__ void __launch_bounds__(32 * kTrellisWarps, 1)
   for (;;) {
     const std::size_t first = take_rows(job.scratch, 2, me.lane);
     if (__all_sync(kAllLanes, first >= job.row_count)) break;
-    encode_pair<T, kFours>(view, tables, job, rows, first, image, slots, me);
+    encode_pair(view, tables, job, rows, first, image, slots, me);
   }
   finish(job, view, me.lane, gridDim.x * (blockDim.x / 32));
 }

@@ -41,7 +41,7 @@ class Kernels:
         payload = np.empty(self._payload.bytes, np.uint8)
         self._get(self._payload, payload)
         end = int(size[0])
-        assert end <= len(payload) and (payload[end:] == 0xA5).all(), "written beyond the payload"
+        assert (payload[end:] == 0xA5).all(), "written beyond the payload"
         return payload[:end]
 
     def decode(self, payload: NDArray[np.uint8]) -> NDArray[Any]:
