@@ -7,9 +7,8 @@ namespace {
 template <DeviceQuantizer kQuantizer, class T>
 cudaError_t launch_rows(const RotatedView& view, const DecodeJob& job, T* rows, const Device& device,
                         cudaStream_t stream) {
-  constexpr bool kTrellis = kQuantizer == DeviceQuantizer::trellis;
   const unsigned warp_bytes = decode_warp_bytes<kQuantizer, T>(view), level_size = level_bytes<kQuantizer>();
-  const unsigned table_bytes = 2 * block_table_bytes(view) + (kTrellis ? block_table_bytes(view) / 2 : 0);
+  const unsigned table_bytes = 2 * block_table_bytes(view);
   const bool aligned = on_bytes(rows, view.width * sizeof(T), 16);
   const LaunchShape shape =
       launch_shape(job.row_count, level_size + table_bytes, warp_bytes, kDecodeWarps, device);

@@ -187,7 +187,7 @@ __device__ __forceinline__ void put_block(const BlockTables& tables, unsigned wh
     T* row = reinterpret_cast<T*>(stage);
 #pragma unroll
     for (int part = 0; part < 8; ++part) {
-      const uint4 order = tables.order[part * whole_count + b];
+      const uint4 order = __ldg(tables.order + part * whole_count + b);
       const unsigned pairs[4] = {order.x, order.y, order.z, order.w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -351,19 +351,16 @@ __global__ void __launch_bounds__(32 * kDecodeWarps, 1)
     for (unsigned i = threadIdx.x; i < kNf4LevelBytes / 4; i += blockDim.x)
       reinterpret_cast<float*>(shared)[i] = view.nf4[i / 32];
   }
-  const unsigned table_bytes = block_table_bytes(view), order_bytes = kTrellis ? table_bytes / 2 : 0;
+  const unsigned table_bytes = block_table_bytes(view);
   unsigned char* free = levels + level_bytes<kQuantizer>();
   auto *mean = reinterpret_cast<uint4*>(free), *backward = reinterpret_cast<uint4*>(free + table_bytes);
-  auto* order = reinterpret_cast<uint4*>(free + 2 * table_bytes);
   copy_table(mean, view.mean_by_block, table_bytes);
   copy_table(backward, view.backward_by_block, table_bytes);
-  copy_table(order, view.order_by_block, order_bytes);
   const BlockTables tables{reinterpret_cast<const float4*>(mean), reinterpret_cast<const float4*>(backward),
-                           order};
+                           view.order_by_block};  // small enough for the cache
   __syncthreads();
   const unsigned lane = threadIdx.x % 32, record_size = record_bytes(view.row_bytes, view.scale_count);
-  unsigned char* stage =
-      free + 2 * table_bytes + order_bytes + threadIdx.x / 32 * decode_warp_bytes<kQuantizer, T>(view);
+  unsigned char* stage = free + 2 * table_bytes + threadIdx.x / 32 * decode_warp_bytes<kQuantizer, T>(view);
   unsigned char* fetched = stage + decoded_bytes<kQuantizer, T>(view);
   unsigned char* record = fetched + record_size + record_pad(view.scale_count);
   const std::size_t step = static_cast<std::size_t>(gridDim.x) * (blockDim.x / 32);

@@ -146,12 +146,24 @@ __device__ __forceinline__ void find_path(const RotatedView& view, const float4*
                                           unsigned lane) {
   float cost[kStates] = {0.0f, kFar, kFar, kFar};
   const float4* own = errors + lane % kTrellisLanes;
-#pragma unroll 8
-  for (unsigned step = 0; step < view.step_count; ++step) {
-    const float4 four = own[step * kTrellisLanes];
-    const float error[4] = {four.x, four.y, four.z, four.w};
-    const uint4 over = advance(error, cost);
-    if (lane == 0) ballots[step] = over;
+  const unsigned last = view.step_count ? view.step_count - 1 : 0;
+  constexpr unsigned kTurn = 4;  // steps whose errors are read ahead of the turn before them
+  float4 ahead[kTurn];
+#pragma unroll
+  for (unsigned i = 0; i < kTurn; ++i) ahead[i] = own[min(i, last) * kTrellisLanes];
+  for (unsigned first = 0; first < view.step_count; first += kTurn) {
+    float4 now[kTurn];
+#pragma unroll
+    for (unsigned i = 0; i < kTurn; ++i) now[i] = ahead[i];
+#pragma unroll
+    for (unsigned i = 0; i < kTurn; ++i) ahead[i] = own[min(first + kTurn + i, last) * kTrellisLanes];
+#pragma unroll
+    for (unsigned i = 0; i < kTurn; ++i) {
+      if (first + i >= view.step_count) break;
+      const float error[4] = {now[i].x, now[i].y, now[i].z, now[i].w};
+      const uint4 over = advance(error, cost);
+      if (lane == 0) ballots[first + i] = over;
+    }
   }
   const Path end = end_of(cost);
   __syncwarp();

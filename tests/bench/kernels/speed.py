@@ -9,7 +9,7 @@ import torch
 
 from hyperlane.transport.codec.device import cuda, device_codec
 from hyperlane.transport.codec.tabled import TABLED_NAMES
-from tests.bench.gpu.rows import codec_for, plain_rows
+from tests.bench.kernels.rows import codec_for, plain_rows
 from tests.bench.row import Row, compared
 
 WIDTH = 4096

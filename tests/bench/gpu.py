@@ -25,11 +25,11 @@ def run(args: Sequence[str]) -> list[Row]:
     seed = options.seed if options.seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
     names, rows = options.codec or NAMES, []
     if options.only != "time":
-        from tests.bench.gpu.check import check
+        from tests.bench.kernels.check import check
 
         rows += [row for name in names for row in check(name, seed)]
     if options.only != "check":
-        from tests.bench.gpu.speed import copy_gb_s, time_codec
+        from tests.bench.kernels.speed import copy_gb_s, time_codec
 
         ceiling = copy_gb_s()
         rows.append(Row(what="device copy, read plus written", value=ceiling, unit="GB/s"))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hyperlane.transport.codec import Codec
 from hyperlane.transport.codec.device import cuda, device_codec
-from tests.bench.gpu.rows import codec_for, plain_rows, spoil
+from tests.bench.kernels.rows import codec_for, plain_rows, spoil
 from tests.bench.row import Row
 
 SHAPES = ((1, 4096), (2, 64), (67, 576), (33, 200), (9, 1111), (24, 37), (40, 5120), (515, 4096), (3001, 128))
