@@ -13,13 +13,13 @@ import torch
 
 from hyperlane.artifacts import Manifest, Part
 from hyperlane.model.graph import Template, to_template
-from hyperlane.model.skeleton import layer_kinds
-from hyperlane.model.source import Checkpoint
+from hyperlane.model.skeleton import layer_kinds, parameter_shapes, skeleton
+from hyperlane.model.source import Checkpoint, StoredParameter
 from hyperlane.model.store import LayerStore
 from hyperlane.model.trace import trace_embedding, trace_head, trace_layer
-from hyperlane.quantization import Quantization
+from hyperlane.quantization import Form, Quantization, Role
 
-_EXPORTER = 2  # raise it when the same inputs give other graphs or weight files
+_EXPORTER = 3  # raise it when the same inputs give other graphs or weight files
 
 Progress = Callable[[str, int, int], None]
 
@@ -80,17 +80,21 @@ class _PartWriter:
 
     def write(self, name: str) -> Part:
         index = int(name.removeprefix("layer.")) if name.startswith("layer.") else None
-        kind = name if index is None else self._kinds[index]
-        if kind not in self._templates:
-            traced = self._trace(name, index)
-            self._templates[kind] = to_template(traced, self._quantization, self._dtype)
-        template = self._templates[kind]
 
-        def read(parameter: str) -> torch.Tensor:
+        def read(parameter: str) -> StoredParameter:
             layers = f"{self._checkpoint.family.layers}."
             own = parameter if index is None else parameter.replace(f"{layers}0.", f"{layers}{index}.", 1)
-            return self._checkpoint.tensor(own)
+            return self._checkpoint.parameter(own)
 
+        def form_of(parameter: str, role: Role) -> Form | None:
+            return self._quantization.form(role, read(parameter).form())
+
+        kind: Hashable = name
+        if index is not None:
+            kind = (self._kinds[index], tuple(read(parameter).form() for parameter in self._first_layer))
+        if kind not in self._templates:
+            self._templates[kind] = to_template(self._trace(name, index), form_of, self._dtype)
+        template = self._templates[kind]
         weights = self._store.put(template.fill(read, self._quantization))
         return Part(name=name, graph=self._store.put(template.graph), weights=weights)
 
@@ -101,6 +105,12 @@ class _PartWriter:
         if name == "head":
             return trace_head(config, family, self._torch_dtype)
         return trace_embedding(config, self._torch_dtype)
+
+    @cached_property
+    def _first_layer(self) -> tuple[str, ...]:
+        """Names of the parameters of layer 0, which stand for those of each layer."""
+        marker = f"{self._checkpoint.family.layers}.0."
+        return tuple(name for name in parameter_shapes(skeleton(self._checkpoint.config)) if marker in name)
 
     @cached_property
     def _kinds(self) -> list[Hashable]:

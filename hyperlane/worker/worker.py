@@ -35,6 +35,7 @@ class About:
     identity: str
     cluster: str
     device: str
+    operators: int
     hosts: tuple[str, ...]
     control_port: int
     data_port: int
