@@ -33,6 +33,14 @@ from hyperlane.quantization.none import NoQuantization
 from hyperlane.transport.codec import CODEC_NAMES
 
 
+class Measure(Enum):
+    """Whether discover times workers and links; auto: where the plan depends on it."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
 class Dtype(Enum):
     float32 = "float32"
     float16 = "float16"
@@ -136,6 +144,7 @@ class Config:
     quantization: Quantization
     transport: Transport
     calibration: Calibration
+    measure: Measure
     generate: Generate
     security: Insecure
     choices: Mapping[str, str]  # group -> chosen kind

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from hyperlane.artifacts import Manifest, Part
-from hyperlane.model.graph import Template, to_template
+from hyperlane.artifacts import Blob, Manifest, Part
+from hyperlane.model.graph import Template, stored_bytes, to_template
 from hyperlane.model.skeleton import layer_kinds
 from hyperlane.model.source import Checkpoint
 from hyperlane.model.store import LayerStore
@@ -58,6 +58,15 @@ def export(
     return manifest
 
 
+def part_graph(
+    checkpoint: Checkpoint, store: LayerStore, dtype: str, quantization: Quantization, name: str
+) -> tuple[Blob, int]:
+    """A part's graph alone, and how many bytes its weight file would have; reads no weights."""
+    template, _ = _PartWriter(checkpoint, store, dtype, quantization).template(name)
+    arrays = [array for weight in template.weights for array in weight.arrays]
+    return store.put(template.graph), stored_bytes(tuple(arrays))
+
+
 def manifest_key(checkpoint: Checkpoint, dtype: str, quantization: Quantization) -> str:
     """Digest of all that decides the parts' content."""
     decides = {
@@ -79,12 +88,7 @@ class _PartWriter:
         self._templates: dict[Hashable, Template] = {}
 
     def write(self, name: str) -> Part:
-        index = int(name.removeprefix("layer.")) if name.startswith("layer.") else None
-        kind = name if index is None else self._kinds[index]
-        if kind not in self._templates:
-            traced = self._trace(name, index)
-            self._templates[kind] = to_template(traced, self._quantization, self._dtype)
-        template = self._templates[kind]
+        template, index = self.template(name)
 
         def read(parameter: str) -> torch.Tensor:
             layers = f"{self._checkpoint.family.layers}."
@@ -93,6 +97,15 @@ class _PartWriter:
 
         weights = self._store.put(template.fill(read, self._quantization))
         return Part(name=name, graph=self._store.put(template.graph), weights=weights)
+
+    def template(self, name: str) -> tuple[Template, int | None]:
+        """The graph of a part, and which layer it is of."""
+        index = int(name.removeprefix("layer.")) if name.startswith("layer.") else None
+        kind = name if index is None else self._kinds[index]
+        if kind not in self._templates:
+            traced = self._trace(name, index)
+            self._templates[kind] = to_template(traced, self._quantization, self._dtype)
+        return self._templates[kind], index
 
     def _trace(self, name: str, index: int | None) -> ir.Model:
         config, family = self._checkpoint.config, self._checkpoint.family

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from hyperlane.artifacts import Cluster, from_json
 from hyperlane.errors import ClusterError, ConfigError
+from hyperlane.stages import measure
 from hyperlane.stages.context import Context
 
 
@@ -13,7 +14,9 @@ async def run(context: Context) -> Cluster:
     cluster = _recorded(snapshot) if snapshot else await context.probe()
     if not cluster.workers:
         raise ClusterError(f"cluster.snapshot={snapshot} records no worker; give another")
-    return cluster
+    if snapshot or not measure.wanted(context.config):
+        return cluster
+    return await measure.measured(context, cluster)
 
 
 def show(context: Context) -> None:
@@ -23,6 +26,8 @@ def show(context: Context) -> None:
         for worker in cluster.workers
     )
     context.console.print(f"discover: {names}")
+    for line in measure.lines(cluster):
+        context.console.print(f"discover: {line}")
     for rejected in cluster.rejected:
         context.console.print(f"discover: {rejected.name} at {rejected.address} rejected: {rejected.reason}")
 
