@@ -42,6 +42,7 @@ class _Root:
     transport: Transport = field(default_factory=Transport)
     calibration: Calibration = field(default_factory=Calibration)
     measure: Measure = Measure.auto
+    explain: bool = False
     generate: Generate = field(default_factory=Generate)
     security: Any = None
 

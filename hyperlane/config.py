@@ -18,6 +18,7 @@ from omegaconf import MISSING
 
 from hyperlane.cluster.lab import Lab
 from hyperlane.cluster.local import Local
+from hyperlane.cluster.simulated import Simulated
 from hyperlane.cluster.source import ClusterSource
 from hyperlane.cluster.static import Static
 from hyperlane.errors import ConfigError
@@ -121,7 +122,7 @@ class Store:
 
 
 CHOICES: Mapping[str, Mapping[str, type]] = {
-    "cluster": {"local": Local, "lab": Lab, "static": Static},
+    "cluster": {"local": Local, "lab": Lab, "static": Static, "simulated": Simulated},
     "partition": {"uniform": Uniform, "knapsack": Knapsack, "manual": Manual, "optimal": Optimal},
     "quantization": {"none": NoQuantization, "int8": Int8, "int4": Int4},
     "security": {"insecure": Insecure},
@@ -145,6 +146,7 @@ class Config:
     transport: Transport
     calibration: Calibration
     measure: Measure
+    explain: bool
     generate: Generate
     security: Insecure
     choices: Mapping[str, str]  # group -> chosen kind

@@ -8,6 +8,7 @@ from itertools import permutations
 import trio
 
 from hyperlane.artifacts import Cluster, CodecSpeed, LinkInfo, ModelSpec, StepTime, WorkerInfo, WorkerSpeed
+from hyperlane.cluster.simulated import Simulated
 from hyperlane.config import Config, Measure
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import ComputeSpeed, Probe, StepCase
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 def wanted(config: Config) -> bool:
     """Whether this run's plan depends on figures."""
+    if isinstance(config.cluster, Simulated):
+        return False
     if config.measure is Measure.auto:
         return isinstance(config.partition, Optimal) and set(config.stages) != {"discover"}
     return config.measure is Measure.always
