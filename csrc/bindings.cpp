@@ -9,6 +9,7 @@ void bind_isa(py::module_& module);
 void bind_link(py::module_& module);
 void bind_int4_plain(py::module_& module);
 void bind_int8(py::module_& module);
+void bind_ops(py::module_& module);
 void bind_rotated(py::module_& module);
 
 PYBIND11_MODULE(_native, module) {
@@ -18,6 +19,7 @@ PYBIND11_MODULE(_native, module) {
   bind_link(module);
   bind_int8(module);
   bind_int4_plain(module);
+  bind_ops(module);
   bind_rotated(module);
 #ifdef HYPERLANE_CUDA
   bind_cuda(module);

@@ -76,6 +76,7 @@ class WorkerInfo:
 
     name: str
     device: str  # "cpu" or "cuda:0"
+    operators: int = 0  # version of its own ONNX operators; 0: its graphs must do without
     memory_total_bytes: int
     memory_free_bytes: int = measured()
     control_address: str = measured()  # host:port that answered fastest

@@ -58,11 +58,24 @@ def run(arguments: list[str]) -> int:
         return BROKEN_PIPE
     except OSError as error:  # Hydra's own files: the run's folder, the log
         return _report(StoreError(f"cannot write the run's folder: {error}; free some room or choose another folder"))
+    except ModuleNotFoundError as error:
+        extra = _extra_of(error)
+        if extra is None:
+            raise
+        return _report(ConfigError(f"{error.name} is not installed; pip install 'hyperlane[{extra}]'"))
     except (ValueError, TypeError) as error:  # Hydra's own too, of an option that is a number, say
         if composed_once:
             raise
         return _report(ConfigError(f"{one_line(error)}; an option is chosen by its name, as in model=tiny"))
     return max(exit_codes, default=0)
+
+
+def _extra_of(error: ModuleNotFoundError) -> str | None:
+    """The extra of this package that brings what is missing."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("torch", "transformers", "onnx", "onnxscript", "accelerate", "gguf", "safetensors"):
+        return "export"
+    return "cpu" if package == "onnxruntime" else None
 
 
 def _checked_flags(words: list[str]) -> list[str]:

@@ -31,6 +31,7 @@ from hyperlane.quantization import Quantization
 from hyperlane.quantization.int4 import Int4
 from hyperlane.quantization.int8 import Int8
 from hyperlane.quantization.none import NoQuantization
+from hyperlane.quantization.source import Source
 from hyperlane.transport.codec import CODEC_NAMES
 
 
@@ -124,7 +125,7 @@ class Store:
 CHOICES: Mapping[str, Mapping[str, type]] = {
     "cluster": {"local": Local, "lab": Lab, "static": Static, "simulated": Simulated},
     "partition": {"uniform": Uniform, "knapsack": Knapsack, "manual": Manual, "optimal": Optimal},
-    "quantization": {"none": NoQuantization, "int8": Int8, "int4": Int4},
+    "quantization": {"none": NoQuantization, "source": Source, "int8": Int8, "int4": Int4},
     "security": {"insecure": Insecure},
 }
 """Everything pluggable: group -> the `kind` in its YAML -> its dataclass. Codecs are listed in `transport.codec`."""
@@ -183,9 +184,6 @@ def check(config: Config) -> None:
         "more than 0",
     )
     _require(transport.step_timeout_s > 0, "transport.step_timeout_s", transport.step_timeout_s, "more than 0")
-    block_size = getattr(config.quantization, "block_size", 32)
-    powers = (16, 32, 64, 128, 256)
-    _require(block_size in powers, "quantization.block_size", block_size, "16, 32, 64, 128 or 256")
     _require(bool(config.stages), "stages", config.stages, "one or more, as in stages=[discover,plan]")
     _require(bool(re.fullmatch(r"[\w.-]+", config.name)), "name", config.name, "letters, digits, '.', '_' and '-'")
 

@@ -55,6 +55,12 @@ class StepError(WorkerError):
     """A worker could not compute one step; the chain goes on with the others."""
 
 
+class OutOfMemoryError(StepError):
+    """A worker's memory does not hold what it was asked to load or compute; the worker goes on."""
+
+    exit_code = 2
+
+
 def one_line(error: BaseException) -> str:
     """The message of `error` as one line of text."""
     return " ".join(str(error).split()) or type(error).__name__

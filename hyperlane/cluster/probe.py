@@ -90,6 +90,7 @@ def _info(candidate: Candidate, answers: Sequence[_Answer]) -> WorkerInfo:
     return WorkerInfo(
         name=stats.name,
         device=stats.device,
+        operators=stats.operators,
         memory_total_bytes=stats.memory_total_bytes,
         memory_free_bytes=stats.memory_free_bytes,
         control_address=f"{answers[0].host}:{candidate.control_port}",

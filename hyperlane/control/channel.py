@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 
-from hyperlane.errors import ClusterError, HyperlaneError, StoreError, TransportError, WorkerError
+from hyperlane.errors import ClusterError, HyperlaneError, OutOfMemoryError, StoreError, TransportError, WorkerError
 
 MAX_MESSAGE_BYTES = 64 << 20  # a step with whole logits rows; files come in chunks of CHUNK_BYTES
 CHUNK_BYTES = 1 << 20
@@ -75,6 +75,8 @@ def explain(error: Exception, who: str, method: str, timeout_s: float) -> Hyperl
             return StoreError(f"{who}: {details}")
         case grpc.StatusCode.ABORTED:
             return TransportError(f"{who}: {details}")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return OutOfMemoryError(f"{who}: {details}")
         case grpc.StatusCode.CANCELLED:
             return WorkerError(f"{method} of {who} was cancelled")
         case _:

@@ -15,7 +15,7 @@ from hyperlane.control import messages, steps
 from hyperlane.control import worker_pb2 as pb
 from hyperlane.control.channel import KEEPALIVE_MS, MESSAGE_OPTIONS
 from hyperlane.control.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
-from hyperlane.errors import ConfigError, HyperlaneError, StoreError, TransportError, one_line
+from hyperlane.errors import ConfigError, HyperlaneError, OutOfMemoryError, StoreError, TransportError, one_line
 from hyperlane.worker.path import measure_path, open_sink
 from hyperlane.worker.worker import Worker
 
@@ -144,6 +144,8 @@ def _mapped_errors(context: Any) -> Iterator[None]:
         _abort(context, grpc.StatusCode.DATA_LOSS, error)
     except TransportError as error:
         _abort(context, grpc.StatusCode.ABORTED, error)
+    except OutOfMemoryError as error:
+        _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, error)
     except HyperlaneError as error:
         _abort(context, grpc.StatusCode.FAILED_PRECONDITION, error)
     except ValueError as error:

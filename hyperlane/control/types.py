@@ -176,6 +176,7 @@ class WorkerStats:
     hosts: tuple[str, ...]
     control_port: int
     data_port: int
+    operators: int  # version of the operators of csrc/ops, 0 without
     state: State
     shard: ShardHeld | None
     epoch: int

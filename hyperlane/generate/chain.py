@@ -15,14 +15,14 @@ import numpy as np
 from hyperlane.artifacts import Deployment, LinkReport, Shard
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import State
-from hyperlane.errors import StepError, TablesError, TransportError, WorkerError, one_line
+from hyperlane.errors import OutOfMemoryError, StepError, TablesError, TransportError, WorkerError, one_line
 from hyperlane.generate.engine import Rows
 from hyperlane.generate.step import Step
 from hyperlane.generate.wiring import RAW, Home, LinkCodecs, wire
 from hyperlane.timeline.clocks import Asked, offset_ns
 from hyperlane.timeline.record import Trip
 from hyperlane.timeline.timeline import Timeline, WorkerLine
-from hyperlane.transport.frame import MISMATCH, WANT_LOGITS, Frame, Kind
+from hyperlane.transport.frame import MISMATCH, OUT_OF_MEMORY, WANT_LOGITS, Frame, Kind
 from hyperlane.transport.link import Receiver, Sender, connect, open_receiver
 
 COORDINATOR = "coordinator"
@@ -84,12 +84,12 @@ class Chain:
         StepError where a worker could not compute it, WorkerError where one failed or the chain fell silent.
         """
         frame = self._next_frame(timeout_s)
+        sent = self._sent.pop(frame.step, None)
         if frame.kind == Kind.ERROR:
             raise self._error(bytes(frame.payload).decode(errors="replace"))
         if frame.step != step.number or (frame.kind == Kind.FORK) != (step.fork is not None):
             raise TransportError(f"the result of step {frame.step} came where that of {step.number} was due; run again")
-        sent = self._sent.pop(step.number)
-        if step.fork is None:
+        if step.fork is None and sent is not None:
             self._trips.append(Trip(step.number, *sent, self.receiver.arrived_ns, time.monotonic_ns()))
         return _rows(frame)
 
@@ -143,7 +143,7 @@ class Chain:
         for shard in self.deployment.shards:
             if text.startswith(f"{MISMATCH}{shard.worker}: "):
                 return TablesError(text, shard.worker)
-        return StepError(text)
+        return OutOfMemoryError(text) if text.startswith(OUT_OF_MEMORY) else StepError(text)
 
     def _next_frame(self, timeout_s: float) -> Frame:
         """The next of this epoch; TimeoutError where none comes."""

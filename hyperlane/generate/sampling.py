@@ -81,9 +81,13 @@ def _filtered(scores_K: NDArray[np.float64], sampling: Sampling) -> NDArray[np.f
     """Probabilities of the descending scores that pass top-k, top-p and min-p; the first always does."""
     kept = len(scores_K) if sampling.top_k == 0 else min(sampling.top_k, len(scores_K))
     probability_K = _softmax(scores_K[:kept])
-    before_K = np.cumsum(probability_K) - probability_K
-    probability_K = _softmax(scores_K[: max(1, int(np.sum(before_K < sampling.top_p)))])
-    return _softmax(scores_K[: max(1, int(np.sum(probability_K >= sampling.min_p * probability_K[0])))])
+    if sampling.top_p < 1:
+        before_K = np.cumsum(probability_K) - probability_K
+        probability_K = _softmax(scores_K[: max(1, int(np.sum(before_K < sampling.top_p)))])
+    if sampling.min_p > 0:
+        kept = max(1, int(np.sum(probability_K >= sampling.min_p * probability_K[0])))
+        probability_K = _softmax(scores_K[:kept])
+    return probability_K
 
 
 def _softmax(scores_K: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -92,6 +96,7 @@ def _softmax(scores_K: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _draw(probability_K: NDArray[np.float64], seed: int, request: int, position: int) -> int:
-    uniform = np.random.Generator(np.random.Philox(key=[seed, (request << 32) | position])).random()
-    index = int(np.searchsorted(np.cumsum(probability_K), uniform, side="right"))
+    key = np.array((seed, (request << 32) | position), np.uint64)
+    uniform = (int(np.random.Philox(key=key).random_raw()) >> 11) * 2.0**-53  # as numpy's Generator makes a float
+    index = int(probability_K.cumsum().searchsorted(uniform, side="right"))
     return min(index, len(probability_K) - 1)

@@ -200,11 +200,12 @@ class Scheduler:
 
     def _confirm(self, sequence: _Sequence, run: Run, row: int, draw: Draw) -> bool:
         """Take a run's rows in, up to the first wrong draft; False once the sequence is over."""
-        accepted, rejected = 0, False
+        over, accepted, rejected = False, 0, False
         for index in range(row, row + run.outputs):
             token = draw(sequence.request, index)
+            over = token is None
             if token is None:
-                return False
+                break
             sequence.tokens.append(token)
             if not sequence.guess:
                 continue
@@ -218,7 +219,7 @@ class Scheduler:
         sequence.accepted += accepted
         if self.drafts is not None and (accepted or rejected):
             self.drafts.learn(sequence.request, accepted, rejected)
-        return True
+        return not over
 
     def _end(self, sequence: _Sequence) -> Account:
         del self._running[sequence.request]

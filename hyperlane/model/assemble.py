@@ -10,6 +10,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from onnx.helper import make_tensor_value_info
 
 from hyperlane.artifacts import Blob, Manifest, Part
+from hyperlane.model.lower import lower
 from hyperlane.model.store import LayerStore
 
 CANDIDATES = 64  # how many of the largest logits the last worker returns, with the logsumexp of all
@@ -35,8 +36,10 @@ def shard_blobs(manifest: Manifest, start: int, stop: int) -> tuple[Blob, ...]:
     return tuple(dict.fromkeys(part.weights for part in shard_parts(manifest, start, stop)))
 
 
-def assemble(manifest: Manifest, store: LayerStore, start: int, stop: int) -> bytes:
+def assemble(manifest: Manifest, store: LayerStore, start: int, stop: int, *, operators: bool = False) -> bytes:
     """The shard's ONNX file; it names each weight file by its SHA-256, to be found in the same folder.
+
+    operators: whether the worker has those of csrc/ops, which are for FP32; else ONNX Runtime's own take their place.
 
     Inputs: `input_ids` int64 [B, S] or `hidden_in` [B, S, D]; `position_ids` int64 [B, S]; `seqlens_k` int32
     [B]; `total_sequence_length` int32; for layer i `past_key.i` and `past_value.i` [B, heads, L, head_dim];
@@ -56,6 +59,8 @@ def assemble(manifest: Manifest, store: LayerStore, start: int, stop: int) -> by
         chained = {"hidden_in": hidden, "hidden_out": produced}
         _append(shard.graph, part, graphs[part.graph.sha256].graph, chained, written)
         hidden = produced
+    if not operators or manifest.dtype != "float32":
+        lower(shard, manifest.dtype)
     content: bytes = shard.SerializeToString(deterministic=True)
     return content
 

@@ -1,6 +1,7 @@
 """Does an export compute what HF computes? Chained shards against HF's own model, on seeded weights."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,7 @@ from hyperlane.model.skeleton import layer_kinds, layers_config, parameter_shape
 from hyperlane.model.source import Checkpoint
 from hyperlane.model.store import LayerStore
 from hyperlane.model.weights.random import Random
+from hyperlane.quantization import Quantization
 from hyperlane.quantization.none import NoQuantization
 from hyperlane.transport.frame import Run
 from hyperlane.worker.session import Session
@@ -44,15 +46,22 @@ def difference_from_hf(checkpoint: Checkpoint) -> float:
 
     The model is cut to one layer of each kind, at least two, with seeded weights.
     """
+    return differences_from_hf(checkpoint, NoQuantization(), (False,))[0]
+
+
+def differences_from_hf(
+    checkpoint: Checkpoint, quantization: Quantization, variants: Sequence[bool]
+) -> tuple[float, ...]:
+    """The same for an export in some quantization: with our own operators (True) and without."""
     sample = _sample(checkpoint)
     ids = np.random.default_rng(0).integers(0, sample.config.vocab_size, sum(_STEPS))
     with torch.no_grad():
         expected_SV = reference(sample)(torch.from_numpy(ids)[None]).logits[0].float().numpy()
     with TemporaryDirectory(prefix="hyperlane-check-") as folder:
         store = LayerStore(Path(folder))
-        manifest = export(sample, store, "float32", NoQuantization())
-        found_SV = _chained_logits(store, manifest, ids)
-    return float(np.abs(found_SV - expected_SV).max() / np.abs(expected_SV).max())
+        manifest = export(sample, store, "float32", quantization)
+        found = [_chained_logits(store, manifest, ids, operators=operators) for operators in variants]
+    return tuple(float(np.abs(found_SV - expected_SV).max() / np.abs(expected_SV).max()) for found_SV in found)
 
 
 def reference(checkpoint: Checkpoint) -> PreTrainedModel:
@@ -71,7 +80,7 @@ def _sample(checkpoint: Checkpoint) -> Checkpoint:
     config = layers_config(config, _one_of_each_kind(config, checkpoint.family))
     weights = Random(parameter_shapes(skeleton(config)), 0)
     family = replace(checkpoint.family, checked=True)
-    return replace(checkpoint, config=config, family=family, weights=weights, identity="sample")
+    return replace(checkpoint, config=config, family=family, weights=weights, blocks=None, identity="sample")
 
 
 def _one_of_each_kind(config: PretrainedConfig, family: Family) -> list[int]:
@@ -80,11 +89,13 @@ def _one_of_each_kind(config: PretrainedConfig, family: Family) -> list[int]:
     return indices if len(indices) > 1 else list(range(min(2, len(kinds))))
 
 
-def _chained_logits(store: LayerStore, manifest: Manifest, ids_S: NDArray[np.int64]) -> NDArray[Any]:
+def _chained_logits(
+    store: LayerStore, manifest: Manifest, ids_S: NDArray[np.int64], *, operators: bool
+) -> NDArray[Any]:
     """Logits [S, V] of a text through one shard a layer."""
     shards = []
     for start in range(manifest.layers):
-        path = store.path(store.put(assemble(manifest, store, start, start + 1)).sha256)
+        path = store.path(store.put(assemble(manifest, store, start, start + 1, operators=operators)).sha256)
         shards.append(Session(path, slots=1, context=len(ids_S), threads=1))
     logits, position = [], 0
     for count in _STEPS:

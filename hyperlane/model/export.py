@@ -13,13 +13,13 @@ import torch
 
 from hyperlane.artifacts import Blob, Manifest, Part
 from hyperlane.model.graph import Template, stored_bytes, to_template
-from hyperlane.model.skeleton import layer_kinds
-from hyperlane.model.source import Checkpoint
+from hyperlane.model.skeleton import layer_kinds, parameter_shapes, skeleton
+from hyperlane.model.source import Checkpoint, StoredParameter
 from hyperlane.model.store import LayerStore
 from hyperlane.model.trace import trace_embedding, trace_head, trace_layer
-from hyperlane.quantization import Quantization
+from hyperlane.quantization import Form, Quantization, Role
 
-_EXPORTER = 2  # raise it when the same inputs give other graphs or weight files
+_EXPORTER = 3  # raise it when the same inputs give other graphs or weight files
 
 Progress = Callable[[str, int, int], None]
 
@@ -89,23 +89,28 @@ class _PartWriter:
 
     def write(self, name: str) -> Part:
         template, index = self.template(name)
-
-        def read(parameter: str) -> torch.Tensor:
-            layers = f"{self._checkpoint.family.layers}."
-            own = parameter if index is None else parameter.replace(f"{layers}0.", f"{layers}{index}.", 1)
-            return self._checkpoint.tensor(own)
-
-        weights = self._store.put(template.fill(read, self._quantization))
+        weights = self._store.put(template.fill(lambda own: self._read(own, index), self._quantization))
         return Part(name=name, graph=self._store.put(template.graph), weights=weights)
 
     def template(self, name: str) -> tuple[Template, int | None]:
-        """The graph of a part, and which layer it is of."""
+        """A part's graph, and which layer it is of."""
         index = int(name.removeprefix("layer.")) if name.startswith("layer.") else None
-        kind = name if index is None else self._kinds[index]
+
+        def form_of(parameter: str, role: Role) -> Form | None:
+            return self._quantization.form(role, self._read(parameter, index).form())
+
+        kind: Hashable = name
+        if index is not None:
+            kind = (self._kinds[index], tuple(self._read(parameter, index).form() for parameter in self._first_layer))
         if kind not in self._templates:
-            traced = self._trace(name, index)
-            self._templates[kind] = to_template(traced, self._quantization, self._dtype)
+            self._templates[kind] = to_template(self._trace(name, index), form_of, self._dtype)
         return self._templates[kind], index
+
+    def _read(self, parameter: str, index: int | None) -> StoredParameter:
+        """What is called `parameter` in the first layer, of layer `index`."""
+        layers = f"{self._checkpoint.family.layers}."
+        own = parameter if index is None else parameter.replace(f"{layers}0.", f"{layers}{index}.", 1)
+        return self._checkpoint.parameter(own)
 
     def _trace(self, name: str, index: int | None) -> ir.Model:
         config, family = self._checkpoint.config, self._checkpoint.family
@@ -114,6 +119,12 @@ class _PartWriter:
         if name == "head":
             return trace_head(config, family, self._torch_dtype)
         return trace_embedding(config, self._torch_dtype)
+
+    @cached_property
+    def _first_layer(self) -> tuple[str, ...]:
+        """Names of the parameters of layer 0, which stand for those of each layer."""
+        marker = f"{self._checkpoint.family.layers}.0."
+        return tuple(name for name in parameter_shapes(skeleton(self._checkpoint.config)) if marker in name)
 
     @cached_property
     def _kinds(self) -> list[Hashable]:

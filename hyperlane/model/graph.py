@@ -6,24 +6,28 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import torch
 from numpy.typing import NDArray
 
 from hyperlane.errors import ModelError
+from hyperlane.model.fuse import FormOf, Packed, use_operators
+from hyperlane.model.source import StoredParameter
 from hyperlane.model.trace import WEIGHT_PREFIX
-from hyperlane.quantization import Array, Quantization, Role
+from hyperlane.quantization import Array, Form, Quantization, Role, reference
 
 WEIGHT_FILE = "weights"  # the external file that a part's graph names, until it is assembled into a shard
 ALIGNMENT = 64  # of each array in a weight file: a cache line
 
+Read = Callable[[str], StoredParameter]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weight:
-    """One parameter of a part, and how it is stored."""
+    """Parameters of a part that are stored together: one as it is, or matrices in blocks."""
 
-    parameter: str  # HF's name
-    shape: tuple[int, ...]
-    role: Role | None  # None: as it is
+    parameters: tuple[str, ...]  # HF's names
+    shapes: tuple[tuple[int, ...], ...]
+    form: Form | None  # None: one, as it is, or its transpose
+    transposed: bool
     arrays: tuple[Array, ...]
 
 
@@ -35,31 +39,36 @@ class Template:
     weights: tuple[Weight, ...]
     dtype: np.dtype[Any]
 
-    def fill(self, read: Callable[[str], torch.Tensor], quantization: Quantization) -> Iterator[memoryview]:
-        """The weight file in chunks, holding one tensor at a time."""
+    def fill(self, read: Read, quantization: Quantization) -> Iterator[memoryview]:
+        """The weight file in chunks, holding the parameters that are stored together."""
         for weight in self.weights:
-            for array in self._pack(weight, read, quantization):
-                yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-                yield memoryview(bytes(-array.nbytes % ALIGNMENT))
+            for array in self._arrays(weight, read, quantization):
+                size = 0
+                for part in array:
+                    size += part.nbytes
+                    yield np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+                yield memoryview(bytes(-size % ALIGNMENT))
 
-    def _pack(
-        self, weight: Weight, read: Callable[[str], torch.Tensor], quantization: Quantization
-    ) -> Iterator[NDArray[Any]]:
-        tensor = read(weight.parameter)
-        found, expected = list(tensor.shape), list(weight.shape)
-        if found != expected:
-            raise ModelError(f"{weight.parameter} has shape {found} where the config says {expected}")
-        values = tensor.float().numpy().astype(self.dtype, copy=False)
-        yield from (values,) if weight.role is None else quantization.pack(weight.role, values)
+    def _arrays(self, weight: Weight, read: Read, quantization: Quantization) -> list[list[NDArray[Any]]]:
+        """Each array in its parts, one a parameter."""
+        if weight.form is None:
+            values = read(weight.parameters[0]).values()
+            _check(weight, 0, values.shape)
+            return [[(values.T if weight.transposed else values).astype(self.dtype, copy=False)]]
+        packed = []
+        for i, name in enumerate(weight.parameters):
+            blocks = quantization.pack(weight.form, read(name))
+            _check(weight, i, blocks.codes_NK.shape)
+            packed.append(reference.tiled(blocks))
+        return [list(parts) for parts in zip(*packed, strict=True)]
 
 
 def stored(
-    role: Role | None, shape: tuple[int, ...], dtype: np.dtype[Any], quantization: Quantization
+    role: Role | None, shape: tuple[int, ...], dtype: np.dtype[Any], quantization: Quantization, source: Form | None
 ) -> tuple[Array, ...]:
     """The arrays of a parameter that the graph uses in the way of `role`."""
-    if role is None:
-        return (Array(suffix="", shape=shape, dtype=dtype),)
-    return quantization.layout(role, (shape[0], shape[1]), dtype)
+    form = None if role is None else quantization.form(role, source)
+    return (Array(suffix="", shape=shape, dtype=dtype),) if form is None else form.arrays(((shape[0], shape[1]),))
 
 
 def stored_bytes(arrays: tuple[Array, ...]) -> int:
@@ -67,93 +76,74 @@ def stored_bytes(arrays: tuple[Array, ...]) -> int:
     return sum(array.bytes + -array.bytes % ALIGNMENT for array in arrays)
 
 
-def to_template(model: ir.Model, quantization: Quantization, dtype: np.dtype[Any]) -> Template:
-    """Take the weights out of a traced part; changes `model`."""
-    graph, weights, offset = model.graph, [], 0
-    for value in [v for v in graph.initializers.values() if (v.name or "").startswith(WEIGHT_PREFIX)]:
-        name, shape = str(value.name), tuple(int(d) for d in value.shape or ())
-        parameter = name.removeprefix(WEIGHT_PREFIX)
-        if value.const_value is None or value.const_value.dtype not in (
-            ir.DataType.FLOAT,
-            ir.DataType.FLOAT16,
-        ):
-            raise ModelError(f"{parameter} is no floating-point tensor")
-        use = _use_of(value)
-        role = use[0] if use else None
-        arrays = stored(role, shape, dtype, quantization)
-        replacements = []
-        for array in arrays:
-            replacements.append(_external(name + array.suffix, array, offset))
+def to_template(model: ir.Model, form_of: FormOf, dtype: np.dtype[Any]) -> Template:
+    """Take the weights out of a traced part; changes `model`. `form_of(HF's name, role)` as in `fuse`."""
+    graph, weights, offset = model.graph, list[Weight](), 0
+    values = [v for v in graph.initializers.values() if (v.name or "").startswith(WEIGHT_PREFIX)]
+    packed = use_operators(model, lambda name, role: form_of(name.removeprefix(WEIGHT_PREFIX), role))
+    groups = {value: group for group in packed for value in group.weights}
+    for value in values:
+        group = groups.get(value)
+        if group is not None and value is not group.weights[0]:
+            continue  # stored with the first
+        weight = _weight(value, group, dtype, transposed=group is None and _drop_transposes(graph, value))
+        for i, array in enumerate(weight.arrays):
+            place = value if group is None else group.arrays[i]
+            _locate(graph, place, array, offset)
             offset += stored_bytes((array,))
-        _replace(graph, value, replacements, use, quantization)
-        weights.append(Weight(parameter=parameter, shape=shape, role=role, arrays=arrays))
+        weights.append(weight)
+    return Template(graph=_serialized(model), weights=tuple(weights), dtype=dtype)
+
+
+def _drop_transposes(graph: ir.Graph, value: ir.Value) -> bool:
+    """Whether the graph multiplies by a matrix's transpose only: then that is stored, as ONNX multiplies by it."""
+    nodes = [use.node for use in value.uses()]
+    if len(value.shape or ()) != 2 or not nodes or any(node.op_type != "Transpose" for node in nodes):
+        return False
+    for node in nodes:
+        node.outputs[0].replace_all_uses_with(value)
+    graph.remove(nodes, safe=True)
+    return True
+
+
+def _weight(value: ir.Value, group: Packed | None, dtype: np.dtype[Any], *, transposed: bool) -> Weight:
+    members = (value,) if group is None else group.weights
+    for member in members:
+        if member.const_value is None or member.const_value.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+            raise ModelError(f"{member.name} is no floating-point tensor")
+    shapes = tuple(tuple(int(d) for d in member.shape or ()) for member in members)
+    form = None if group is None else group.form
+    arrays = (
+        (Array(suffix="", shape=shapes[0][::-1] if transposed else shapes[0], dtype=dtype),)
+        if form is None
+        else form.arrays(tuple((shape[0], shape[1]) for shape in shapes))
+    )
+    names = tuple(str(member.name).removeprefix(WEIGHT_PREFIX) for member in members)
+    return Weight(parameters=names, shapes=shapes, form=form, transposed=transposed, arrays=arrays)
+
+
+def _locate(graph: ir.Graph, value: ir.Value, array: Array, offset: int) -> None:
+    """Let a value's content be an array of the weight file."""
+    kind = ir.DataType.from_numpy(array.dtype)
+    value.shape = shape = ir.Shape(array.shape)
+    value.const_value = ir.ExternalTensor(WEIGHT_FILE, offset, array.bytes, kind, shape=shape, name=str(value.name))
+    if str(value.name) not in graph.initializers:
+        graph.register_initializer(value)
+
+
+def _serialized(model: ir.Model) -> bytes:
     proto = ir.to_proto(model)
     proto.ClearField("metadata_props")
     for node in proto.graph.node:  # stack traces with the paths of this machine
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
     del proto.graph.value_info[:]
-    return Template(graph=proto.SerializeToString(deterministic=True), weights=tuple(weights), dtype=dtype)
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content
 
 
-_Use = tuple[Role, list[ir.Node], list[ir.Node]]  # the role, the nodes to replace, the transposes between
-
-
-def _use_of(value: ir.Value) -> _Use | None:
-    """How the graph uses a rank-2 weight, if it only multiplies by its transpose or only looks rows up."""
-    nodes = [use.node for use in value.uses()]
-    if value.shape is None or len(value.shape) != 2 or not nodes:
-        return None
-    if all(n.op_type == "Gather" and n.inputs[0] is value and _axis(n) == 0 for n in nodes):
-        return "gather", nodes, []
-    if all(n.op_type == "Transpose" for n in nodes):
-        products = [use.node for n in nodes for use in n.outputs[0].uses()]
-        transposed = {n.outputs[0] for n in nodes}
-        if all(n.op_type == "MatMul" and n.inputs[1] in transposed for n in products):
-            return "matmul", products, nodes
-    return None
-
-
-def _axis(gather: ir.Node) -> int:
-    return gather.attributes["axis"].as_int() if "axis" in gather.attributes else 0
-
-
-def _replace(
-    graph: ir.Graph,
-    value: ir.Value,
-    stored_values: list[ir.Value],
-    use: _Use | None,
-    quantization: Quantization,
-) -> None:
-    """Let the nodes that use `value` read its stored form instead."""
-    if use is None:
-        value.replace_all_uses_with(stored_values[0])
-    else:
-        role, nodes, transposes = use
-        shape = (int(value.shape[0]), int(value.shape[1]))
-        operator = quantization.operator(role, shape)
-        for node in nodes:
-            first, *rest = stored_values
-            inputs = [first, node.inputs[1], *rest] if role == "gather" else [node.inputs[0], *stored_values]
-            attributes = [ir.AttrInt64(name, number) for name, number in operator.attributes.items()]
-            new = ir.Node(operator.domain, operator.name, inputs, attributes, name=node.name)
-            old_output, new_output = node.outputs[0], new.outputs[0]
-            new_output.name, new_output.shape, new_output.type = (
-                old_output.name,
-                old_output.shape,
-                old_output.type,
-            )
-            graph.insert_before(node, new)
-            old_output.replace_all_uses_with(new_output, replace_graph_outputs=True)
-            graph.remove(node, safe=True)
-        graph.remove(transposes, safe=True)
-    del graph.initializers[str(value.name)]
-    for stored_value in stored_values:
-        graph.register_initializer(stored_value)
-
-
-def _external(name: str, array: Array, offset: int) -> ir.Value:
-    data_type = ir.DataType.from_numpy(array.dtype)
-    shape = ir.Shape(array.shape)
-    tensor = ir.ExternalTensor(WEIGHT_FILE, offset, array.bytes, data_type, shape=shape, name=name)
-    return ir.Value(name=name, shape=shape, type=ir.TensorType(data_type), const_value=tensor)
+def _check(weight: Weight, index: int, found: tuple[int, ...]) -> None:
+    expected = weight.shapes[index]
+    if found != expected:
+        name = weight.parameters[index]
+        raise ModelError(f"{name} has shape {list(found)} where the config says {list(expected)}")

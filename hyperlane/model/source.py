@@ -3,19 +3,25 @@
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoConfig, PretrainedConfig
 
 from hyperlane.errors import ModelError, one_line
 from hyperlane.model.families import Family, family_of
 from hyperlane.model.skeleton import parameter_shapes, skeleton
 from hyperlane.model.store import LayerStore, file_digest
-from hyperlane.model.weights import Weights
+from hyperlane.model.weights import Weights, WeightsInBlocks
+from hyperlane.quantization import Form
+from hyperlane.quantization.reference import Blocks
+
+T = TypeVar("T")
 
 _NEEDED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
@@ -31,6 +37,11 @@ class Checkpoint:
     identity: str  # SHA-256 (hex) of the files' content and the configuration
     folder: Path | None = None  # where a tokenizer may be
     gguf_file: str | None = None
+    blocks: WeightsInBlocks | None = None  # the same tensors, where the files hold them in blocks
+
+    def parameter(self, name: str) -> "StoredParameter":
+        """The parameter `name` as HF's classes name it."""
+        return StoredParameter(self, name)
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor of the parameter `name` as HF's classes name it; ModelError if the files lack it."""
@@ -40,6 +51,40 @@ class Checkpoint:
             except KeyError:
                 continue
         raise ModelError(f"{self.source} has no tensor {name}; is the checkpoint complete?")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredParameter:
+    """One parameter of a checkpoint, not read yet."""
+
+    checkpoint: Checkpoint
+    name: str
+
+    def tensor(self) -> torch.Tensor:
+        return self.checkpoint.tensor(self.name)
+
+    def values(self) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = self.tensor().float().numpy()
+        return values
+
+    def form(self) -> Form | None:
+        """How the files store it, if they do in blocks that we can store as they are."""
+        return self._of_blocks(lambda blocks, name: blocks.form(name))
+
+    def blocks(self) -> Blocks | None:
+        """The values in these blocks."""
+        return self._of_blocks(lambda blocks, name: blocks.blocks(name))
+
+    def _of_blocks(self, read: Callable[[WeightsInBlocks, str], T | None]) -> T | None:
+        checkpoint = self.checkpoint
+        if checkpoint.blocks is None:
+            return None
+        for candidate in checkpoint.family.tensor_names(self.name, tied=checkpoint.config.tie_word_embeddings):
+            try:
+                return read(checkpoint.blocks, candidate)
+            except KeyError:
+                continue
+        return None
 
 
 def resolve(
@@ -100,11 +145,13 @@ def _from_gguf(source: str, path: Path, store: LayerStore | None) -> Checkpoint:
         except Exception as error:  # gguf and transformers raise whatever their parsers meet
             raise ModelError(f"cannot read {source}: {_first_line(error)}") from error
     config = _read_config(source, folder, **({"gguf_file": gguf_file} if gguf_file else {}))
+    weights = Gguf(path, config)
     return Checkpoint(
         source=source,
         config=config,
         family=family_of(config),
-        weights=Gguf(path, config),
+        weights=weights,
+        blocks=weights,
         identity=_identity([digest]),
         folder=folder,
         gguf_file=gguf_file or None,

@@ -1,5 +1,7 @@
 """What planning needs to know of a model, read from its configuration alone."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from torch import nn
 
@@ -21,8 +23,10 @@ def read_spec(checkpoint: Checkpoint, dtype: str, quantization: Quantization) ->
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+
     def size(module: nn.Module) -> int:
-        return _stored_bytes(module, np.dtype(dtype), quantization)
+        return _stored_bytes(module, names, checkpoint, np.dtype(dtype), quantization)
 
     return ModelSpec(
         source=checkpoint.source,
@@ -40,12 +44,19 @@ def read_spec(checkpoint: Checkpoint, dtype: str, quantization: Quantization) ->
     )
 
 
-def _stored_bytes(module: nn.Module, dtype: "np.dtype[np.floating]", quantization: Quantization) -> int:
+def _stored_bytes(
+    module: nn.Module,
+    names: Mapping[int, str],
+    checkpoint: Checkpoint,
+    dtype: "np.dtype[np.floating]",
+    quantization: Quantization,
+) -> int:
     total = 0
     for child in module.modules():
         role: Role | None = "matmul" if isinstance(child, nn.Linear) else None
         role = "gather" if isinstance(child, nn.Embedding) else role
         for parameter in child.parameters(recurse=False):
             used = role if parameter.dim() == 2 else None
-            total += stored_bytes(stored(used, tuple(parameter.shape), dtype, quantization))
+            source = checkpoint.parameter(names[id(parameter)]).form() if used else None
+            total += stored_bytes(stored(used, tuple(parameter.shape), dtype, quantization, source))
     return total

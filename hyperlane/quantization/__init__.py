@@ -1,4 +1,7 @@
-"""How weights are stored: one file a choice, each a dataclass with the methods of `Quantization`."""
+"""How weights are stored: one file a choice, each a dataclass with the methods of `Quantization`.
+
+Matrices go in blocks of 32 values with codes of 4 or 8 bits, as `reference` lays down, or stay as they are.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -6,12 +9,14 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperlane.quantization.reference import BLOCK, TILE, Blocks
+
 Role = Literal["matmul", "gather"]  # what the graph does with a weight: multiply by it, or look its rows up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Array:
-    """One stored array of a weight."""
+    """One array of a weight file."""
 
     suffix: str  # of its name in the graph
     shape: tuple[int, ...]
@@ -23,30 +28,45 @@ class Array:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operator:
-    """The ONNX operator that reads a stored weight."""
+class Form:
+    """Blocks with codes of `bits`; `minima`: with a minimum a block, else symmetric."""
 
-    name: str
-    domain: str
-    attributes: dict[str, int]
+    bits: int
+    minima: bool
+
+    def arrays(self, shapes_NK: tuple[tuple[int, int], ...]) -> tuple[Array, ...]:
+        """What weights of the same width become together, as `reference.tiled` lays each of them out."""
+        tiles, blocks = sum(-(-N // TILE) for N, _ in shapes_NK), -(-shapes_NK[0][1] // BLOCK)
+        codes = Array(suffix=".codes", shape=(tiles, blocks, self.bits, TILE, 4), dtype=np.dtype(np.uint8))
+        names = (".scales", ".minima") if self.minima else (".scales",)
+        halves = (Array(suffix=name, shape=(tiles, blocks, TILE), dtype=np.dtype(np.float16)) for name in names)
+        return (codes, *halves)
+
+
+class Parameter(Protocol):
+    """A matrix of a checkpoint."""
+
+    def values(self) -> NDArray[np.float32]:
+        """[N, K]: N outputs or vocabulary rows, K inputs or hidden size."""
+        ...
+
+    def blocks(self) -> Blocks | None:
+        """The blocks that the checkpoint itself stores, where they are some that we can store as they are."""
+        ...
 
 
 class Quantization(Protocol):
-    """A form of storing rank-2 weights `weight_NK`: N outputs or vocabulary rows, K inputs or hidden size."""
+    """A choice of how to store matrices."""
 
     @property
     def name(self) -> str:
-        """Names the form and its options; part of the store's keys."""
+        """Names the choice and its options; part of the store's keys."""
         ...
 
-    def layout(self, role: Role, shape_NK: tuple[int, int], dtype: np.dtype[Any]) -> tuple[Array, ...]:
-        """The arrays that a weight of this shape becomes; `dtype` is the activations' type."""
+    def form(self, role: Role, source: Form | None) -> Form | None:
+        """How a matrix is stored, given how the checkpoint does; None: as it is, in the activations' type."""
         ...
 
-    def pack(self, role: Role, weight_NK: NDArray[np.floating[Any]]) -> tuple[NDArray[Any], ...]:
-        """The arrays themselves, as `layout` announces them."""
-        ...
-
-    def operator(self, role: Role, shape_NK: tuple[int, int]) -> Operator:
-        """What replaces MatMul or Gather. The stored arrays follow the data, or enclose the indices."""
+    def pack(self, form: Form, parameter: Parameter) -> Blocks:
+        """The matrix in that form."""
         ...

@@ -12,6 +12,7 @@ from hyperlane.model.store import LayerStore
 from hyperlane.report import describe
 from hyperlane.stages import links, selftest
 from hyperlane.stages.context import Context
+from hyperlane.worker.operators import OPERATORS_VERSION
 
 
 async def run(context: Context) -> Deployment:
@@ -76,7 +77,7 @@ async def _deploy(
     bar: Progress,
     task: TaskID,
 ) -> Shard:
-    graph = await trio.to_thread.run_sync(_graph, manifest, store, placement.start, placement.stop)
+    graph = await trio.to_thread.run_sync(_graph, manifest, store, placement, worker)
     spec = ShardSpec(
         key=manifest.key,
         graph=graph,
@@ -106,5 +107,6 @@ async def _deploy(
     )
 
 
-def _graph(manifest: Manifest, store: LayerStore, start: int, stop: int) -> Blob:
-    return store.put(assemble(manifest, store, start, stop))
+def _graph(manifest: Manifest, store: LayerStore, placement: Placement, worker: WorkerInfo) -> Blob:
+    operators = worker.operators == OPERATORS_VERSION
+    return store.put(assemble(manifest, store, placement.start, placement.stop, operators=operators))

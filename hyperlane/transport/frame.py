@@ -23,6 +23,7 @@ FORK_BYTES = 4  # payload of a fork: two slots
 WANT_LOGITS = 1  # flags, bit 0: whole logits rows, not candidates
 MAX_TEXT_BYTES = 4096  # payload of a greeting or an error
 MISMATCH = "tables mismatch at worker "  # how an error begins that only lacks codec tables; then the worker's name
+OUT_OF_MEMORY = "out of memory at worker "  # how an error begins that fewer slots, positions or rows avoid
 
 _HEADER = struct.Struct("<4sBBBBIHHQIIQ")
 _RUN = struct.Struct("<HHIH")

@@ -10,6 +10,7 @@ from hyperlane.transport.link import Receiver, Sender, connect
 from hyperlane.worker.codecs import EpochCodecs
 from hyperlane.worker.measure import measure_link
 from hyperlane.worker.parts import Parts, Session
+from hyperlane.worker.profile import measure
 from hyperlane.worker.pump import Pump
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def live_parts(
             threads=options.threads,
             device=options.device,
             spinning=options.spinning,
+            free_bytes=measure(options.device).free_bytes,
         )
 
     def connect_next(wiring: Wiring) -> Sender:

@@ -1,6 +1,7 @@
 """The command line of hyperlane-worker."""
 
 import argparse
+import importlib.util
 import os
 import socket
 from collections.abc import Sequence
@@ -85,6 +86,8 @@ def parse(argv: Sequence[str] | None) -> Options:
         raise ConfigError(f"--memory-bytes is {options.memory_bytes}; give at least 1048576 (1 MiB)")
     if options.threads < 1:
         raise ConfigError(f"--threads is {options.threads}; it must be at least 1")
+    if importlib.util.find_spec("onnxruntime") is None:  # said now, not once a shard has arrived
+        raise ConfigError("onnxruntime is missing; pip install 'hyperlane[cpu]', or 'hyperlane[gpu]' for an NVIDIA GPU")
     if options.spin_us < 0:
         raise ConfigError(f"--spin-us is {options.spin_us}; give 0 (sleep at once) or more")
     if options.pin is not None:

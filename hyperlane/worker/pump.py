@@ -9,11 +9,21 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hyperlane.control.types import LinkCounters, Wiring
-from hyperlane.errors import HyperlaneError, TablesError, WorkerError, one_line
+from hyperlane.errors import HyperlaneError, OutOfMemoryError, TablesError, WorkerError, one_line
 from hyperlane.timeline.record import StepRecord
-from hyperlane.transport.frame import MAX_TEXT_BYTES, MISMATCH, WANT_LOGITS, Frame, Kind, Run, row_positions
+from hyperlane.transport.frame import (
+    MAX_TEXT_BYTES,
+    MISMATCH,
+    OUT_OF_MEMORY,
+    WANT_LOGITS,
+    Frame,
+    Kind,
+    Run,
+    row_positions,
+)
 from hyperlane.transport.link import Receiver, Sender
 from hyperlane.worker.codecs import EpochCodecs
+from hyperlane.worker.memory import step_out_of_memory
 from hyperlane.worker.outgoing import candidates_payload
 from hyperlane.worker.overlap import overlapped
 from hyperlane.worker.parts import Session, StepResult
@@ -92,6 +102,8 @@ class Pump:
                 work.rows = self._rows(work.frame)
             except HyperlaneError as error:
                 self._fail(work, error)
+            except MemoryError as error:
+                self._fail(work, step_out_of_memory(work.frame.rows, error))
         work.decoded_ns = monotonic_ns()
 
     def compute(self, work: Work) -> None:
@@ -122,7 +134,12 @@ class Pump:
             self._records.append(work.record(rows, prefill, monotonic_ns()))
 
     def _fail(self, work: Work, error: HyperlaneError) -> None:
-        begin = f"{MISMATCH}{self.worker}" if isinstance(error, TablesError) else f"worker {self.worker}"
+        begin = "worker "
+        if isinstance(error, TablesError):
+            begin = MISMATCH
+        elif isinstance(error, OutOfMemoryError):
+            begin = OUT_OF_MEMORY
+        begin += self.worker
         work.frame, work.rows = _error_frame(work.frame, f"{begin}: {one_line(error)}"), None
 
     def _rows(self, frame: Frame) -> NDArray[np.int64] | NDArray[np.floating]:

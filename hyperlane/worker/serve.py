@@ -18,6 +18,7 @@ from hyperlane.errors import ConfigError, WorkerError
 from hyperlane.model.store import LayerStore
 from hyperlane.transport.link import Receiver, open_receiver
 from hyperlane.worker.live import MAX_FRAME_BYTES, QUEUE_DEPTH, live_parts
+from hyperlane.worker.operators import operators_version
 from hyperlane.worker.options import Options
 from hyperlane.worker.profile import Memory, measure
 from hyperlane.worker.worker import About, Worker
@@ -130,6 +131,7 @@ def _make_worker(
         identity=ports.identity,
         cluster=options.cluster,
         device=options.device,
+        operators=operators_version(options.device),
         hosts=options.announced_hosts,
         control_port=ports.server.port,
         data_port=ports.data_port,

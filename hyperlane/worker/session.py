@@ -18,6 +18,13 @@ from numpy.typing import NDArray
 from hyperlane.errors import WorkerError, one_line
 from hyperlane.transport.frame import Run
 from hyperlane.transport.native import extension
+from hyperlane.worker.memory import (
+    cache_out_of_memory,
+    is_out_of_memory,
+    step_out_of_memory,
+    weights_out_of_memory,
+)
+from hyperlane.worker.operators import operators_library
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -58,8 +65,11 @@ class Session:
         threads: int,
         device: str = "cpu",
         spinning: bool = False,
+        free_bytes: int | None = None,
     ) -> None:
         """Load the graph and the weight files beside it; WorkerError if that fails.
+
+        OutOfMemoryError where the weights do not fit, or keys and values would take more than `free_bytes`.
 
         device: "cpu" or "cuda:N". spinning: idle threads wait busily; faster alone, slower with neighbours.
         """
@@ -70,12 +80,16 @@ class Session:
         try:
             self._session = self._load(graph_path, threads, spinning)
         except Exception as error:  # onnxruntime's own types, one a kind of failure
+            if is_out_of_memory(error):
+                raise weights_out_of_memory(_bytes_beside(graph_path), free_bytes) from error
             raise WorkerError(f"cannot load the shard {graph_path.name}: {one_line(error)[:300]}") from error
         inputs = {value.name: value for value in self._session.get_inputs()}
         self.is_first, self.is_last = "input_ids" in inputs, "output_rows" in inputs
         self._rows_input = inputs["input_ids" if self.is_first else "hidden_in"]
         self._outputs = {value.name: value for value in self._session.get_outputs()}
-        self._caches = [self._new_cache(value) for name, value in inputs.items() if name.startswith("past_")]
+        self._caches = self._new_caches(
+            [value for name, value in inputs.items() if name.startswith("past_")], free_bytes
+        )
         self._calls: OrderedDict[tuple[int, ...], _Call] = OrderedDict()
         self._live = np.zeros(slots, np.int64)  # how many positions of each slot hold keys and values
 
@@ -86,13 +100,21 @@ class Session:
         Outputs come in that order too. WorkerError if a run does not fit its slot, or ONNX Runtime fails.
         """
         self._check(runs, rows)
+        try:
+            return self._run(runs, rows, want_logits)
+        except Exception as error:  # onnxruntime's own types, one a kind of failure
+            if is_out_of_memory(error):
+                raise step_out_of_memory(len(rows), error) from error
+            raise WorkerError(f"a step of {len(rows)} rows failed: {one_line(error)[:300]}") from error
+
+    def _run(self, runs: Sequence[Run], rows: NDArray[Any], want_logits: bool) -> StepResult:
         result = self._new_result(len(rows), sum(run.outputs for run in runs), want_logits)
         row_starts = np.cumsum([0, *(run.count for run in runs)])
         output_starts = np.cumsum([0, *(run.outputs for run in runs)])
         for batch in _batches(runs):
             call = self._prepared(batch, sum(runs[i].outputs for i in batch.members), want_logits)
             self._fill(call, batch, runs, rows, row_starts)
-            self._compute(call)
+            self._session.run_with_iobinding(call.binding)
             self._collect(call, batch, runs, result, row_starts, output_starts)
         for run in runs:
             self._live[run.slot] = run.position + run.count
@@ -157,12 +179,6 @@ class Session:
             wanted += run.outputs
         call.seqlens_k_B[:] = call.positions_BS[:, -1]
         call.total_length[...] = call.seqlens_k_B.max() + 1
-
-    def _compute(self, call: "_Call") -> None:
-        try:
-            self._session.run_with_iobinding(call.binding)
-        except Exception as error:  # onnxruntime's own types, one a kind of failure
-            raise WorkerError(f"ONNX Runtime failed in a step: {one_line(error)[:300]}") from error
 
     def _collect(
         self,
@@ -243,6 +259,19 @@ class Session:
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         return call
 
+    def _new_caches(self, values: Sequence[Any], free_bytes: int | None) -> list["_Cache"]:
+        """Zeros cost no memory before they are written, so what will be needed is compared with what is free."""
+        positions = self._slots * (self._context + 1)
+        needed = sum(positions * v.shape[1] * v.shape[3] * np.dtype(_TYPES[v.type]).itemsize for v in values)
+        if free_bytes is not None and needed > free_bytes:
+            raise cache_out_of_memory(needed, self._slots, self._context, free_bytes)
+        try:
+            return [self._new_cache(value) for value in values]
+        except Exception as error:  # NumPy's or onnxruntime's
+            if is_out_of_memory(error):
+                raise cache_out_of_memory(needed, self._slots, self._context, free_bytes) from error
+            raise
+
     def _new_cache(self, value: Any) -> "_Cache":
         """Keys or values of a layer: [slots, heads, context + 1, head_dim], the last for idle rows."""
         shape, kind = (value.shape[1], self._context + 1, value.shape[3]), _TYPES[value.type]
@@ -278,6 +307,9 @@ class Session:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        library = operators_library()
+        if library is not None:
+            options.register_custom_ops_library(library)
         providers: list[Any] = ["CPUExecutionProvider"]
         if self._place[0] == "cuda":
             if "CUDAExecutionProvider" not in self._runtime.get_available_providers():
@@ -338,6 +370,13 @@ def _batches(runs: Sequence[Run]) -> list[_Batch]:
 def _decode_batch(group: list[int], runs: Sequence[Run]) -> _Batch:
     first, last = runs[group[0]].slot, runs[group[-1]].slot
     return _Batch(first=first, slots=last - first + 1, length=1, members=tuple(group))
+
+
+def _bytes_beside(graph_path: Path) -> int:
+    """Of the graph and the weight files that it names, as far as they are found by name."""
+    content = graph_path.read_bytes()
+    files = (path for path in graph_path.parent.iterdir() if path.name.encode() in content)
+    return len(content) + sum(path.stat().st_size for path in files)
 
 
 def _onnxruntime() -> Any:

@@ -47,6 +47,7 @@ class About:
     identity: str
     cluster: str
     device: str
+    operators: int
     hosts: tuple[str, ...]
     control_port: int
     data_port: int

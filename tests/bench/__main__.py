@@ -31,14 +31,20 @@ def main(argv: Sequence[str]) -> None:
 
 def _benches() -> list[str]:
     names = sorted(module.name for module in pkgutil.iter_modules(tests.bench.__path__) if not module.ispkg)
-    return [name for name in names if name not in ("__main__", "row")]
+    return [name for name in names if name not in ("__main__", "row", "teacher")]
 
 
 def _table(rows: Sequence[Row]) -> str:
     lines = [("what", "value", "unit", "reference", "ratio")]
-    lines += [(r.what, _figure(r.value), r.unit, _figure(r.reference), _figure(r.ratio)) for r in rows]
+    lines += [(r.what, _figure(r.value), r.unit, _reference(r), _figure(r.ratio)) for r in rows]
     widths = [max(len(line[column]) for line in lines) for column in range(5)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def _reference(row: Row) -> str:
+    if not isinstance(row.reference, str):
+        return _figure(row.reference)
+    return f"{row.reference}: {'missing' if row.reference_value is None else _figure(row.reference_value)}"
 
 
 def _figure(value: float | None) -> str:

@@ -19,7 +19,7 @@ from hyperlane.control import transfer
 from hyperlane.control.client import ControlClient
 from hyperlane.control.service import ControlServer
 from hyperlane.control.types import State, Step
-from hyperlane.errors import ClusterError, ConfigError, StoreError, TransportError, WorkerError
+from hyperlane.errors import ClusterError, ConfigError, OutOfMemoryError, StoreError, TransportError, WorkerError
 from hyperlane.model.store import LayerStore
 from hyperlane.transport.frame import Run
 from tests.worker.fakes import Workshop, make_spec, shard_spec, wiring
@@ -68,6 +68,24 @@ async def test_transfer_goes_on_where_it_stopped(serve: Serve, tmp_path: Path) -
     loaded = await serve("w").load_shard(spec, here.path)
     assert loaded.sent_bytes == 1_000_005
     assert there.is_intact(spec.weights[0])
+
+
+async def test_a_worker_without_memory_says_so_and_goes_on(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, client = LayerStore(tmp_path / "here"), serve("w")
+    spec = make_spec(here.put(b"graph"), ())
+    with monkeypatch.context() as patched:
+        patched.setattr("tests.worker.fakes.FakeSession.__init__", _no_memory)
+        with pytest.raises(OutOfMemoryError, match=r"worker w at .*: keys and values need 9 GiB") as caught:
+            await client.load_shard(spec, here.path)
+    assert caught.value.exit_code == 2
+    assert (await client.stats()).state is State.EMPTY
+    assert (await client.load_shard(spec, here.path)).loaded
+
+
+def _no_memory(*args: object) -> None:
+    raise OutOfMemoryError("keys and values need 9 GiB")
 
 
 async def test_wrong_partial_file_is_sent_again(serve: Serve, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("cluster.snapshot=/nowhere.json",), "cluster.snapshot=/nowhere.json cannot be read"),
         (("run_dir=/nowhere",), "run_dir=/nowhere is not the folder of a run"),
         (("model.architecture.num_hidden_layers=0",), "random/0 has 0 layers"),
-        (("quantization=int8", "quantization.block_size=17"), "quantization.block_size=17 is out of range"),
+        (("quantization=int4", "quantization.method=best"), "quantization.method: "),
     ],
 )
 def test_a_wrong_configuration(arguments: tuple[str, ...], said: str, tmp_path: Path, store: Path) -> None:
@@ -212,6 +212,32 @@ def test_garbage_on_the_data_port_is_turned_away(tmp_path: Path, store: Path) ->
                 pass
         done = hyperlane(*TINY, "prompt=Hello", *static(worker), cwd=tmp_path, store=store)
         assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    ("program", "missing", "said"),
+    [
+        ("hyperlane.__main__", "onnx", "onnx is not installed; pip install 'hyperlane[export]'"),
+        ("hyperlane.__main__", "torch", "torch is not installed; pip install 'hyperlane[export]'"),
+        (
+            "hyperlane.worker",
+            "onnxruntime",
+            "onnxruntime is missing; pip install 'hyperlane[cpu]', or 'hyperlane[gpu]'",
+        ),
+    ],
+)
+def test_an_extra_that_is_not_installed(program: str, missing: str, said: str, tmp_path: Path) -> None:
+    code = (
+        f"import runpy, sys; sys.modules[{missing!r}] = None; sys.argv = ['x'];"
+        f"runpy.run_module({program!r}, run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment(tmp_path / "store")
+    )
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def sent(done: Done) -> list[int]:

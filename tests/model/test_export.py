@@ -18,6 +18,7 @@ from hyperlane.quantization import Quantization
 from hyperlane.quantization.int4 import Int4
 from hyperlane.quantization.int8 import Int8
 from hyperlane.quantization.none import NoQuantization
+from hyperlane.quantization.source import Source
 from tests.fixtures_model import TINY, Exported
 
 NONE = NoQuantization()
@@ -110,14 +111,14 @@ def test_the_key_tells_options_and_weights_apart(checkpoint: Checkpoint) -> None
     larger = resolve("random", architecture=TINY | {"num_hidden_layers": 5})
     keys = [manifest_key(model, "float32", NONE) for model in (checkpoint, other, larger)]
     keys += [manifest_key(checkpoint, "float16", NONE), manifest_key(checkpoint, "float32", Int8())]
-    keys += [manifest_key(checkpoint, "float32", Int8(block_size=64))]
+    keys += [manifest_key(checkpoint, "float32", Int8(embedding=False))]
     assert len(set(keys)) == 6
     assert manifest_key(resolve("random", architecture=TINY), "float32", NONE) == keys[0]
 
 
 @pytest.mark.parametrize(
     ("quantization", "dtype"),
-    [(NONE, "float32"), (Int8(), "float32"), (Int4(embedding=False), "float16")],
+    [(NONE, "float32"), (Int8(), "float32"), (Int4(embedding=False), "float16"), (Source(), "float32")],
     ids=lambda option: getattr(option, "name", option),
 )
 def test_the_spec_tells_the_sizes_of_the_files(

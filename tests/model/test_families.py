@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from hyperlane.errors import ModelError
-from hyperlane.model.check import TOLERANCE, difference_from_hf
+from hyperlane.model.check import TOLERANCE, difference_from_hf, differences_from_hf
 from hyperlane.model.export import export
 from hyperlane.model.families import Family
 from hyperlane.model.source import resolve
 from hyperlane.model.store import LayerStore
+from hyperlane.quantization.int8 import Int8
 from hyperlane.quantization.none import NoQuantization
 
 COMMON: dict[str, Any] = {
@@ -49,6 +50,19 @@ def test_chained_shards_give_the_logits_of_hf(model_type: str) -> None:
     checkpoint = resolve("random", architecture=COMMON | FAMILIES[model_type] | {"model_type": model_type})
     assert checkpoint.family.checked
     assert difference_from_hf(checkpoint) < TOLERANCE
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt_neox", "qwen2", "qwen3", "phi3", "gemma2"])
+def test_shards_in_int8_stay_near_hf_with_operators_and_without(model_type: str) -> None:
+    """Wrongly fused, a part gives logits that are off by a half and more."""
+    sizes = {"intermediate_size": 88, "vocab_size": 131}  # neither whole blocks nor whole tiles
+    options = COMMON | FAMILIES[model_type] | sizes | {"model_type": model_type}
+    if "final_logit_softcapping" in options:
+        options["final_logit_softcapping"] = 30.0  # a small cap saturates, which magnifies differences
+    checkpoint = resolve("random", architecture=options)
+    fused, lowered = differences_from_hf(checkpoint, Int8(), (True, False))
+    assert fused == pytest.approx(lowered, abs=1e-3)
+    assert fused < 0.12
 
 
 def test_an_unlisted_family_is_used_if_it_computes_what_hf_computes(tmp_path: Path) -> None:

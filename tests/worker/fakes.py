@@ -96,6 +96,7 @@ class Workshop:
             "identity": f"{name}#01",
             "cluster": "c",
             "device": "cpu",
+            "operators": 1,
             "hosts": ("127.0.0.1",),
             "control_port": 1,
             "data_port": 2,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hyperlane.artifacts import Blob
-from hyperlane.errors import WorkerError
+from hyperlane.errors import OutOfMemoryError, WorkerError
 from hyperlane.transport.frame import Frame, Kind, Run
 from hyperlane.worker.codecs import open_codecs
 from hyperlane.worker.pump import Pump
@@ -69,6 +69,15 @@ def test_a_fork_that_fails_becomes_an_error(session: FakeSession, monkeypatch: p
     fork = Frame(kind=Kind.FORK, epoch=1, step=7, rows=20, payload=np.array([3, 1], "<u2").tobytes())
     (answer,) = pumped(session, fork)
     assert (answer.kind, answer.step, answer.text) == (Kind.ERROR, 7, "worker w: slot 3 holds 5 positions")
+
+
+def test_a_step_without_memory_is_told_apart(session: FakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(self: FakeSession, *args: object) -> None:
+        raise OutOfMemoryError("a step of 1 rows ran out of memory")
+
+    monkeypatch.setattr(FakeSession, "run", run)
+    (answer,) = pumped(session, tokens(Run(0, 1, 0, 1)))
+    assert answer.text == "out of memory at worker w: a step of 1 rows ran out of memory"
 
 
 def test_a_frame_of_another_epoch_is_dropped(session: FakeSession) -> None:

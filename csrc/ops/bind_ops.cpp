@@ -1,0 +1,69 @@
+// hyperlane._native.linear, embed: the graphs' operators as functions of arrays, for the tests.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <stdexcept>
+#include <vector>
+
+#include "ops/linear.hpp"
+
+namespace py = pybind11;
+
+namespace hyperlane::ops {
+namespace {
+
+template <typename T>
+using Array = py::array_t<T, py::array::c_style>;
+using OptionalFloats = std::optional<Array<float>>;
+
+const float* pointer(const OptionalFloats& array) { return array ? array->data() : nullptr; }
+
+Weights weights_of(int bits, const Array<uint8_t>& codes, const Array<uint16_t>& scales,
+                   const std::optional<Array<uint16_t>>& minima) {
+  if (codes.ndim() != 5 || scales.ndim() != 3 || (minima && minima->ndim() != 3))
+    throw std::invalid_argument("codes need 5 dimensions, scales and minima 3");
+  return {bits,         codes.shape(0), codes.shape(1),
+          codes.data(), scales.data(),  minima ? minima->data() : nullptr};
+}
+
+std::vector<Array<float>> linear(const Array<float>& x, int bits, const Array<uint8_t>& codes,
+                                 const Array<uint16_t>& scales, const std::optional<Array<uint16_t>>& minima,
+                                 const std::vector<int64_t>& sizes, bool gated, const OptionalFloats& norm,
+                                 float epsilon, const OptionalFloats& bias, const OptionalFloats& residual,
+                                 const std::string& isa) {
+  Linear layer{weights_of(bits, codes, scales, minima),
+               x.shape(1),
+               {0, 0, 0},
+               gated,
+               epsilon,
+               pointer(norm),
+               pointer(bias),
+               pointer(residual)};
+  std::vector<Array<float>> results;
+  float* outputs[kMostOutputs] = {};
+  for (size_t i = 0; i < sizes.size() && i < kMostOutputs; ++i) {
+    layer.sizes[i] = sizes[i];
+    results.emplace_back(std::vector<py::ssize_t>{x.shape(0), static_cast<py::ssize_t>(sizes[i])});
+    outputs[i] = results.back().mutable_data();
+  }
+  const Kernels& chosen = kernels(isa.empty() ? best_ops_isa() : choose_isa(isa));
+  py::gil_scoped_release release;
+  layer.run(x.data(), x.shape(0), outputs, chosen,
+            [](int64_t count, const std::function<void(int64_t)>& job) {
+              for (int64_t i = 0; i < count; ++i) job(i);
+            });
+  return results;
+}
+
+}  // namespace
+}  // namespace hyperlane::ops
+
+void bind_ops(py::module_& module) {
+  using namespace hyperlane::ops;
+  module.def("linear", &linear, py::arg("x"), py::arg("bits"), py::arg("codes"), py::arg("scales"),
+             py::arg("minima"), py::arg("sizes"), py::arg("gated") = false, py::arg("norm") = py::none(),
+             py::arg("epsilon") = 0.0f, py::arg("bias") = py::none(), py::arg("residual") = py::none(),
+             py::arg("isa") = "");
+}

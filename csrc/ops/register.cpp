@@ -1,0 +1,166 @@
+// The operators of the domain "hyperlane" for ONNX Runtime, which loads this module as a library of custom
+// operators.
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "ops/linear.hpp"
+#include "ops/ort_abi.hpp"
+
+namespace hyperlane::ops {
+namespace {
+
+using namespace hyperlane::ort;
+
+constexpr const char* kDomain = "hyperlane";
+constexpr size_t kMostDims = 4;
+
+struct Shape {
+  int64_t dims[kMostDims];
+  size_t rank;
+  int64_t rows() const {
+    int64_t count = 1;
+    for (size_t i = 0; i + 1 < rank; ++i) count *= dims[i];
+    return count;
+  }
+};
+
+Shape shape_of(const Runtime& runtime, const Value* value) {
+  Shape shape{};
+  shape.rank = runtime.shape(value, shape.dims, kMostDims);
+  return shape;
+}
+
+// The weight in the three inputs from `first` on: codes, scales, minima.
+Weights weights_of(const Runtime& runtime, const KernelContext* context, size_t first, int bits) {
+  const Value* scales = runtime.input(context, first + 1);
+  const Shape shape = shape_of(runtime, scales);
+  return {bits,
+          shape.dims[0],
+          shape.dims[1],
+          runtime.data<const uint8_t>(runtime.input(context, first)),
+          runtime.data<const uint16_t>(scales),
+          runtime.data<const uint16_t>(runtime.input(context, first + 2))};
+}
+
+// x, codes, scales, minima?, norm?, bias?, residual? -> up to three outputs
+class LinearKernel {
+ public:
+  static constexpr const char* kName = "Linear";
+  static constexpr ElementType kInputs[] = {kFloat, kUint8, kFloat16, kFloat16, kFloat, kFloat, kFloat};
+  static constexpr size_t kRequiredInputs = 3;
+  static constexpr ElementType kOutputs[] = {kFloat, kFloat, kFloat};
+
+  LinearKernel(const Api* api, const KernelInfo* info)
+      : runtime_(api),
+        bits_(static_cast<int>(runtime_.integer(info, "bits"))),
+        gated_(runtime_.integer(info, "gated") != 0),
+        epsilon_(runtime_.real(info, "epsilon")),
+        sizes_{runtime_.integer(info, "size0"), runtime_.integer(info, "size1"),
+               runtime_.integer(info, "size2")},
+        kernels_(kernels(best_ops_isa())) {}
+
+  void compute(KernelContext* context) const {
+    const Value* x = runtime_.input(context, 0);
+    Shape shape = shape_of(runtime_, x);
+    Linear linear{weights_of(runtime_, context, 1, bits_),
+                  shape.dims[shape.rank - 1],
+                  {sizes_[0], sizes_[1], sizes_[2]},
+                  gated_,
+                  epsilon_,
+                  runtime_.data<const float>(runtime_.input(context, 4)),
+                  runtime_.data<const float>(runtime_.input(context, 5)),
+                  runtime_.data<const float>(runtime_.input(context, 6))};
+    float* outputs[kMostOutputs] = {};
+    for (size_t i = 0; i < kMostOutputs && sizes_[i] > 0; ++i) {
+      shape.dims[shape.rank - 1] = sizes_[i];
+      outputs[i] = runtime_.data<float>(runtime_.output(context, i, shape.dims, shape.rank));
+    }
+    linear.run(runtime_.data<const float>(x), shape.rows(), outputs, kernels_,
+               [&](int64_t count, const std::function<void(int64_t)>& job) {
+                 using Job = const std::function<void(int64_t)>;
+                 runtime_.parallel(
+                     context,
+                     [](void* given, size_t i) { (*static_cast<Job*>(given))(static_cast<int64_t>(i)); },
+                     static_cast<size_t>(count), const_cast<void*>(static_cast<const void*>(&job)));
+               });
+  }
+
+ private:
+  Runtime runtime_;
+  int bits_;
+  bool gated_;
+  float epsilon_;
+  int64_t sizes_[kMostOutputs];
+  const Kernels& kernels_;
+};
+
+// indices, codes, scales, minima? -> rows of the weight
+class EmbedKernel {
+ public:
+  static constexpr const char* kName = "Embed";
+  static constexpr ElementType kInputs[] = {kInt64, kUint8, kFloat16, kFloat16};
+  static constexpr size_t kRequiredInputs = 3;
+  static constexpr ElementType kOutputs[] = {kFloat};
+
+  EmbedKernel(const Api* api, const KernelInfo* info)
+      : runtime_(api),
+        bits_(static_cast<int>(runtime_.integer(info, "bits"))),
+        rows_(runtime_.integer(info, "rows")),
+        width_(runtime_.integer(info, "width")) {}
+
+  void compute(KernelContext* context) const {
+    const Value* ids = runtime_.input(context, 0);
+    Shape shape = shape_of(runtime_, ids);
+    if (shape.rank == kMostDims) throw std::invalid_argument("Embed: the indices have too many dimensions");
+    shape.dims[shape.rank++] = width_;
+    float* out = runtime_.data<float>(runtime_.output(context, 0, shape.dims, shape.rank));
+    const int64_t* indices = runtime_.data<const int64_t>(ids);
+    const Weights weights = weights_of(runtime_, context, 1, bits_);
+    for (int64_t i = 0; i < shape.rows(); ++i) {
+      if (indices[i] < 0 || indices[i] >= rows_)
+        throw std::invalid_argument("token " + std::to_string(indices[i]) +
+                                    " is not among the vocabulary's " + std::to_string(rows_));
+      embed(weights, indices[i], width_, out + i * width_);
+    }
+  }
+
+ private:
+  Runtime runtime_;
+  int bits_;
+  int64_t rows_, width_;
+};
+
+template <typename Kernel>
+constexpr CustomOp describe() {
+  return {
+      kOpVersion,
+      [](const CustomOp*, const Api* api, const KernelInfo* info) -> void* { return new Kernel(api, info); },
+      [](const CustomOp*) { return Kernel::kName; },
+      [](const CustomOp*) -> const char* { return nullptr; },
+      [](const CustomOp*, size_t i) { return Kernel::kInputs[i]; },
+      [](const CustomOp*) { return std::size(Kernel::kInputs); },
+      [](const CustomOp*, size_t i) { return Kernel::kOutputs[i]; },
+      [](const CustomOp*) { return std::size(Kernel::kOutputs); },
+      [](void* kernel, KernelContext* context) { static_cast<Kernel*>(kernel)->compute(context); },
+      [](void* kernel) { delete static_cast<Kernel*>(kernel); },
+      [](const CustomOp*, size_t i) { return i < Kernel::kRequiredInputs ? kRequired : kOptional; },
+      [](const CustomOp*, size_t i) { return i < 1 ? kRequired : kOptional; }};
+}
+
+const CustomOp kLinear = describe<LinearKernel>(), kEmbed = describe<EmbedKernel>();
+
+}  // namespace
+}  // namespace hyperlane::ops
+
+extern "C" __attribute__((visibility("default"))) hyperlane::ort::Status* RegisterCustomOps(
+    hyperlane::ort::SessionOptions* options, const hyperlane::ort::ApiBase* base) {
+  using namespace hyperlane;
+  const ort::Runtime runtime(base->get_api(17));  // 17: the first with a parallel loop for operators
+  ort::Domain* domain =
+      runtime.new_domain(ops::kDomain);  // lives as long as the process, as its operators do
+  runtime.add(domain, &ops::kLinear);
+  runtime.add(domain, &ops::kEmbed);
+  runtime.add(options, domain);
+  return nullptr;
+}
