@@ -130,7 +130,7 @@ class Pump:
             frame = self._result_frame(frame, result, prefill)
         work.encoded_ns = monotonic_ns()
         self.sender.send(frame, timeout_s=self.send_timeout_s)
-        if rows:
+        if rows or frame.kind == Kind.FORK:
             self._records.append(work.record(rows, prefill, monotonic_ns()))
 
     def _fail(self, work: Work, error: HyperlaneError) -> None:

@@ -260,7 +260,7 @@ class Session:
         return call
 
     def _new_caches(self, values: Sequence[Any], free_bytes: int | None) -> list["_Cache"]:
-        """Zeros cost no memory before they are written, so what will be needed is compared with what is free."""
+        """What will be needed is compared with what is free first: the kernel promises more memory than it has."""
         positions = self._slots * (self._context + 1)
         needed = sum(positions * v.shape[1] * v.shape[3] * np.dtype(_TYPES[v.type]).itemsize for v in values)
         if free_bytes is not None and needed > free_bytes:
@@ -275,7 +275,8 @@ class Session:
     def _new_cache(self, value: Any) -> "_Cache":
         """Keys or values of a layer: [slots, heads, context + 1, head_dim], the last for idle rows."""
         shape, kind = (value.shape[1], self._context + 1, value.shape[3]), _TYPES[value.type]
-        zeros = np.zeros((self._slots, *shape), kind)
+        zeros = np.empty((self._slots, *shape), kind)
+        zeros.fill(0)  # written now: a page that a step is the first to touch costs it more than the step itself
         held: Any = zeros if self._place[0] == "cpu" else self._on_device(zeros)
         address = zeros.ctypes.data if held is zeros else held.data_ptr()
         slot_bytes = zeros.nbytes // self._slots
