@@ -1,5 +1,6 @@
 """The worker's hot loop: receive, decode, step, encode, send. One plain loop in one thread; no gRPC, no trio."""
 
+import gc
 from collections import deque
 from dataclasses import dataclass, field
 from threading import Event
@@ -60,6 +61,7 @@ class Pump:
 
     def run(self, stop: Event) -> None:
         """Until `stop` is set; raises TransportError when the next of the chain is gone."""
+        gc.freeze()  # what lives by now lives on: the collector need not walk it between two steps
         if self.overlap:
             overlapped(self, stop)
             return
