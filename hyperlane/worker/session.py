@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,8 @@ class Session:
 
     def _run(self, runs: Sequence[Run], rows: NDArray[Any], want_logits: bool) -> StepResult:
         result = self._new_result(len(rows), sum(run.outputs for run in runs), want_logits)
-        row_starts = np.cumsum([0, *(run.count for run in runs)])
-        output_starts = np.cumsum([0, *(run.outputs for run in runs)])
+        row_starts = [0, *accumulate(run.count for run in runs)]
+        output_starts = [0, *accumulate(run.outputs for run in runs)]
         for batch in _batches(runs):
             call = self._prepared(batch, sum(runs[i].outputs for i in batch.members), want_logits)
             self._fill(call, batch, runs, rows, row_starts)
@@ -165,7 +166,7 @@ class Session:
         batch: "_Batch",
         runs: Sequence[Run],
         rows: NDArray[Any],
-        row_starts: NDArray[np.int64],
+        row_starts: Sequence[int],
     ) -> None:
         """Write a call's inputs. An idle slot computes whatever it held, just behind its live keys."""
         call.positions_BS[:, 0] = self._live[batch.first : batch.first + batch.slots]
@@ -173,9 +174,13 @@ class Session:
         for i in batch.members:
             run, row = runs[i], runs[i].slot - batch.first
             call.rows_BS[row] = rows[row_starts[i] : row_starts[i + 1]]
-            call.positions_BS[row] = np.arange(run.position, run.position + run.count)
             stop = row * batch.length + run.count
-            call.output_rows_N[wanted : wanted + run.outputs] = np.arange(stop - run.outputs, stop)
+            if run.count == 1:  # most steps: without arrays for single numbers
+                call.positions_BS[row, 0] = run.position
+                call.output_rows_N[wanted : wanted + run.outputs] = row
+            else:
+                call.positions_BS[row] = np.arange(run.position, run.position + run.count)
+                call.output_rows_N[wanted : wanted + run.outputs] = np.arange(stop - run.outputs, stop)
             wanted += run.outputs
         call.seqlens_k_B[:] = call.positions_BS[:, -1]
         call.total_length[...] = call.seqlens_k_B.max() + 1
@@ -186,8 +191,8 @@ class Session:
         batch: "_Batch",
         runs: Sequence[Run],
         result: StepResult,
-        row_starts: NDArray[np.int64],
-        output_starts: NDArray[np.int64],
+        row_starts: Sequence[int],
+        output_starts: Sequence[int],
     ) -> None:
         """Copy a call's outputs to where the step's order puts them."""
         wanted = 0
