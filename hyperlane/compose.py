@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hyperlane.arguments import quote
-from hyperlane.config import CHOICES, Calibration, Config, Generate, Model, Store, Transport, check
+from hyperlane.config import CHOICES, Calibration, Config, Generate, Measure, Model, Store, Transport, check
 from hyperlane.errors import ConfigError, one_line
 
 
@@ -41,6 +41,8 @@ class _Root:
     quantization: Any = None
     transport: Transport = field(default_factory=Transport)
     calibration: Calibration = field(default_factory=Calibration)
+    measure: Measure = Measure.auto
+    explain: bool = False
     generate: Generate = field(default_factory=Generate)
     security: Any = None
 

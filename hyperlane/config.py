@@ -18,6 +18,7 @@ from omegaconf import MISSING
 
 from hyperlane.cluster.lab import Lab
 from hyperlane.cluster.local import Local
+from hyperlane.cluster.simulated import Simulated
 from hyperlane.cluster.source import ClusterSource
 from hyperlane.cluster.static import Static
 from hyperlane.errors import ConfigError
@@ -32,6 +33,14 @@ from hyperlane.quantization.int8 import Int8
 from hyperlane.quantization.none import NoQuantization
 from hyperlane.quantization.source import Source
 from hyperlane.transport.codec import CODEC_NAMES
+
+
+class Measure(Enum):
+    """Whether discover times workers and links; auto: where the plan depends on it."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
 
 
 class Dtype(Enum):
@@ -114,7 +123,7 @@ class Store:
 
 
 CHOICES: Mapping[str, Mapping[str, type]] = {
-    "cluster": {"local": Local, "lab": Lab, "static": Static},
+    "cluster": {"local": Local, "lab": Lab, "static": Static, "simulated": Simulated},
     "partition": {"uniform": Uniform, "knapsack": Knapsack, "manual": Manual, "optimal": Optimal},
     "quantization": {"none": NoQuantization, "source": Source, "int8": Int8, "int4": Int4},
     "security": {"insecure": Insecure},
@@ -137,6 +146,8 @@ class Config:
     quantization: Quantization
     transport: Transport
     calibration: Calibration
+    measure: Measure
+    explain: bool
     generate: Generate
     security: Insecure
     choices: Mapping[str, str]  # group -> chosen kind

@@ -1,12 +1,14 @@
-// hyperlane._native.linear, embed: the graphs' operators as functions of arrays, for the tests.
+// hyperlane._native.linear, candidates: the graphs' operators as functions of arrays, for the tests.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <vector>
 
+#include "ops/candidates.hpp"
 #include "ops/linear.hpp"
 
 namespace py = pybind11;
@@ -57,6 +59,18 @@ std::vector<Array<float>> linear(const Array<float>& x, int bits, const Array<ui
   return results;
 }
 
+py::tuple candidates_of(const Array<float>& logits, int64_t count, const std::string& isa) {
+  const int64_t rows = logits.shape(0), width = logits.shape(1);
+  count = std::min(count, width);
+  Array<int64_t> ids({rows, count});
+  Array<float> kept({rows, count}), sums(std::vector<py::ssize_t>{rows});
+  const Kernels& chosen = kernels(isa.empty() ? best_ops_isa() : choose_isa(isa));
+  for (int64_t r = 0; r < rows; ++r)
+    sums.mutable_data()[r] = candidates(logits.data() + r * width, width, count, chosen,
+                                        ids.mutable_data() + r * count, kept.mutable_data() + r * count);
+  return py::make_tuple(ids, kept, sums);
+}
+
 }  // namespace
 }  // namespace hyperlane::ops
 
@@ -66,4 +80,5 @@ void bind_ops(py::module_& module) {
              py::arg("minima"), py::arg("sizes"), py::arg("gated") = false, py::arg("norm") = py::none(),
              py::arg("epsilon") = 0.0f, py::arg("bias") = py::none(), py::arg("residual") = py::none(),
              py::arg("isa") = "");
+  module.def("candidates", &candidates_of, py::arg("logits"), py::arg("count"), py::arg("isa") = "");
 }

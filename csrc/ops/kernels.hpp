@@ -43,6 +43,10 @@ struct Kernels {
                float* out);
   // out[i] = silu(gate[i]) * up[i] for 16 values
   void (*gate)(const float* gate, const float* up, float* out);
+  // The largest of `count` values; a NaN is none.
+  float (*largest)(const float* x, int64_t count);
+  // Sum of e^(x[i] - offset), in 16 lanes that are then halved.
+  float (*exponential_sum)(const float* x, int64_t count, float offset);
 };
 
 const Kernels& kernels(Isa isa);  // scalar where an instruction set has none of its own

@@ -110,10 +110,22 @@ HYPERLANE_AVX2 void tile(const Weights& weights, int64_t tile, const Rows& rows,
            : all_rows<8, false>(weights, tile, rows, first, count, out);
 }
 
+HYPERLANE_AVX2 float exponential_sum(const float* x, int64_t count, float offset) {
+  float lanes[16] = {};
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16)
+    for (int lane = 0; lane < 16; ++lane)
+      lanes[lane] += exponential(x[i + lane] - offset);  // becomes vector code
+  for (; i < count; ++i) lanes[i % 16] += exponential(x[i] - offset);
+  for (int half = 8; half > 0; half /= 2)
+    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  return lanes[0];
+}
+
 }  // namespace
 
 // The rest is a small part of the work: what the compiler makes of the scalar code will do.
-const Kernels kAvx2 = {kScalar.norm, kScalar.quantize, tile, kScalar.gate};
+const Kernels kAvx2 = {kScalar.norm, kScalar.quantize, tile, kScalar.gate, kScalar.largest, exponential_sum};
 
 }  // namespace hyperlane::ops
 #endif

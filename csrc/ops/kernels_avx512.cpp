@@ -171,7 +171,7 @@ HYPERLANE_VNNI_ENTRY void tile(const Weights& weights, int64_t tile, const Rows&
            : all_rows<8, false>(weights, tile, rows, first, count, out);
 }
 
-HYPERLANE_VNNI_ENTRY __m512 exponential_16(__m512 x) {
+HYPERLANE_VNNI __m512 exponential_16(__m512 x) {
   x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(kExpLow)), _mm512_set1_ps(kExpHigh));
   const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(kLog2E)), _MM_FROUND_CUR_DIRECTION);
   const __m512 r = _mm512_sub_ps(_mm512_sub_ps(x, _mm512_mul_ps(n, _mm512_set1_ps(kLn2High))),
@@ -191,9 +191,28 @@ HYPERLANE_VNNI_ENTRY void gate(const float* gate, const float* up, float* out) {
   _mm512_storeu_ps(out, _mm512_mul_ps(silu, _mm512_loadu_ps(up)));
 }
 
+HYPERLANE_VNNI_ENTRY float largest(const float* x, int64_t count) {
+  const __m512 lowest = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+  __m512 found = lowest;
+  for (int64_t i = 0; i < count; i += 16)  // the second operand stays where the first is a NaN
+    found = _mm512_max_ps(_mm512_mask_loadu_ps(lowest, lanes(count - i), x + i), found);
+  return _mm512_reduce_max_ps(found);
+}
+
+HYPERLANE_VNNI_ENTRY float exponential_sum(const float* x, int64_t count, float offset) {
+  __m512 sum = _mm512_setzero_ps();
+  for (int64_t i = 0; i < count; i += 16) {
+    const __mmask16 mask = lanes(count - i);
+    const __m512 power =
+        exponential_16(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), _mm512_set1_ps(offset)));
+    sum = _mm512_mask_add_ps(sum, mask, sum, power);
+  }
+  return tree_sum(sum);
+}
+
 }  // namespace
 
-const Kernels kAvx512 = {norm, quantize, tile, gate};
+const Kernels kAvx512 = {norm, quantize, tile, gate, largest, exponential_sum};
 
 }  // namespace hyperlane::ops
 #endif

@@ -7,12 +7,16 @@
 namespace hyperlane::ops {
 namespace {
 
+float halved(float (&lanes)[16]) {  // lane i with i + 8, then i + 4, i + 2, i + 1
+  for (int half = 8; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
 void norm(const float* x, const float* weight, float epsilon, int64_t width, float* out) {
   float lanes[16] = {};
   for (int64_t k = 0; k < width; ++k) lanes[k % 16] += x[k] * x[k];
-  for (int half = 8; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  const float inverse = 1.0f / std::sqrt(lanes[0] / static_cast<float>(width) + epsilon);
+  const float inverse = 1.0f / std::sqrt(halved(lanes) / static_cast<float>(width) + epsilon);
   for (int64_t k = 0; k < width; ++k) out[k] = (x[k] * inverse) * weight[k];
 }
 
@@ -72,8 +76,20 @@ void gate(const float* gate, const float* up, float* out) {
   for (int i = 0; i < kTile; ++i) out[i] = (gate[i] / (1.0f + exponential(-gate[i]))) * up[i];
 }
 
+float largest(const float* x, int64_t count) {
+  float found = -std::numeric_limits<float>::infinity();
+  for (int64_t i = 0; i < count; ++i) found = x[i] > found ? x[i] : found;
+  return found;
+}
+
+float exponential_sum(const float* x, int64_t count, float offset) {
+  float lanes[16] = {};
+  for (int64_t i = 0; i < count; ++i) lanes[i % 16] += exponential(x[i] - offset);
+  return halved(lanes);
+}
+
 }  // namespace
 
-const Kernels kScalar = {norm, quantize, tile, gate};
+const Kernels kScalar = {norm, quantize, tile, gate, largest, exponential_sum};
 
 }  // namespace hyperlane::ops

@@ -1,9 +1,11 @@
 // The operators of the domain "hyperlane" for ONNX Runtime, which loads this module as a library of custom
 // operators.
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <string>
 
+#include "ops/candidates.hpp"
 #include "ops/linear.hpp"
 #include "ops/ort_abi.hpp"
 
@@ -131,6 +133,51 @@ class EmbedKernel {
   int64_t rows_, width_;
 };
 
+// logits [N, V] -> ids [N, K], their logits [N, K], logsumexp [N]
+class CandidatesKernel {
+ public:
+  static constexpr const char* kName = "Candidates";
+  static constexpr ElementType kInputs[] = {kFloat};
+  static constexpr size_t kRequiredInputs = 1;
+  static constexpr ElementType kOutputs[] = {kInt64, kFloat, kFloat};
+
+  CandidatesKernel(const Api* api, const KernelInfo* info)
+      : runtime_(api), count_(runtime_.integer(info, "count")), kernels_(kernels(best_ops_isa())) {}
+
+  void compute(KernelContext* context) const {
+    const Value* given = runtime_.input(context, 0);
+    const Shape shape = shape_of(runtime_, given);
+    if (shape.rank != 2) throw std::invalid_argument("Candidates: logits need two dimensions");
+    const int64_t rows = shape.dims[0], width = shape.dims[1], count = std::min(count_, width);
+    const int64_t dims[] = {rows, count};
+    struct Job {
+      const float* x;
+      int64_t width, count;
+      const Kernels& kernels;
+      int64_t* ids;
+      float *logits, *sums;
+    } job{runtime_.data<const float>(given),
+          width,
+          count,
+          kernels_,
+          runtime_.data<int64_t>(runtime_.output(context, 0, dims, 2)),
+          runtime_.data<float>(runtime_.output(context, 1, dims, 2)),
+          runtime_.data<float>(runtime_.output(context, 2, dims, 1))};
+    const auto one = [](void* given_job, size_t row) {
+      const Job& work = *static_cast<Job*>(given_job);
+      const int64_t r = static_cast<int64_t>(row), at = r * work.count;
+      work.sums[r] = candidates(work.x + r * work.width, work.width, work.count, work.kernels, work.ids + at,
+                                work.logits + at);
+    };
+    runtime_.parallel(context, one, static_cast<size_t>(rows), &job);
+  }
+
+ private:
+  Runtime runtime_;
+  int64_t count_;
+  const Kernels& kernels_;
+};
+
 template <typename Kernel>
 constexpr CustomOp describe() {
   return {
@@ -148,7 +195,8 @@ constexpr CustomOp describe() {
       [](const CustomOp*, size_t i) { return i < 1 ? kRequired : kOptional; }};
 }
 
-const CustomOp kLinear = describe<LinearKernel>(), kEmbed = describe<EmbedKernel>();
+const CustomOp kLinear = describe<LinearKernel>(), kEmbed = describe<EmbedKernel>(),
+               kCandidates = describe<CandidatesKernel>();
 
 }  // namespace
 }  // namespace hyperlane::ops
@@ -161,6 +209,7 @@ extern "C" __attribute__((visibility("default"))) hyperlane::ort::Status* Regist
       runtime.new_domain(ops::kDomain);  // lives as long as the process, as its operators do
   runtime.add(domain, &ops::kLinear);
   runtime.add(domain, &ops::kEmbed);
+  runtime.add(domain, &ops::kCandidates);
   runtime.add(options, domain);
   return nullptr;
 }

@@ -11,7 +11,6 @@
 
 #include "quant/arrays.hpp"
 #include "quant/half.hpp"
-#include "quant/rotated_plan.hpp"
 
 namespace hyperlane {
 namespace {
@@ -184,51 +183,7 @@ class RotatedCodec {
 
   std::size_t row_bytes() const { return codec_.row_bytes; }
 
-  // A RotatedPlan and its arrays; int4's trellis has no kernels on a GPU.
-  py::bytes plan() const {
-    if (codec_.quantizer == Quantizer::trellis) throw std::invalid_argument("int4 has no CUDA kernels");
-    std::string memory;
-    const auto append = [&](const auto* values, std::size_t count) {
-      memory.append(reinterpret_cast<const char*>(values), count * sizeof *values);
-    };
-    const RotatedPlan header = plan_header();
-    append(&header, 1);
-    append(codec_.mean.data(), codec_.width);
-    append(codec_.forward.data(), codec_.width);
-    append(codec_.backward.data(), codec_.width);
-    for (std::uint32_t i = 0; i < codec_.width; ++i) append(codec_.order.empty() ? &i : &codec_.order[i], 1);
-    std::uint32_t scale_at = 2, code_at = 2 + static_cast<std::uint32_t>(codec_.scale_count);
-    for (const Block& block : codec_.blocks) {
-      const PlanBlock part{static_cast<std::uint32_t>(block.start),
-                           static_cast<std::uint32_t>(block.size),
-                           static_cast<std::uint32_t>(block.bits),
-                           scale_at,
-                           code_at,
-                           static_cast<std::uint32_t>(block.code_bytes)};
-      append(&part, 1);
-      scale_at += block.bits > 0;
-      code_at += part.code_bytes;
-    }
-    return memory;
-  }
-
  private:
-  RotatedPlan plan_header() const {
-    RotatedPlan plan{};
-    plan.quantizer = static_cast<std::uint32_t>(codec_.quantizer);
-    plan.width = static_cast<std::uint32_t>(codec_.width);
-    plan.block_count = static_cast<std::uint32_t>(codec_.blocks.size());
-    plan.row_bytes = static_cast<std::uint32_t>(codec_.row_bytes);
-    plan.trial_count = static_cast<std::uint32_t>(codec_.trials.size());
-    plan.limit = codec_.limit;
-    std::copy(codec_.trials.begin(), codec_.trials.end(), plan.trials);
-    std::copy(codec_.id.begin(), codec_.id.end(), plan.id);
-    std::copy_n(codec_.nf4.levels, 16, plan.levels);
-    for (int code = 0; code < 15; ++code)
-      plan.midpoints[code] = (plan.levels[code] + plan.levels[code + 1]) * 0.5f;
-    return plan;
-  }
-
   void add_levels(const std::vector<std::vector<float>>& books) {
     if (codec_.quantizer == Quantizer::bytes) return;
     const bool trellis = codec_.quantizer == Quantizer::trellis;
@@ -385,7 +340,6 @@ void bind_rotated(pybind11::module_& module) {
       .def("encode", &RotatedCodec::encode, py::arg("rows"), py::arg("positions"), py::arg("out"),
            "Writes the payload to `out` (uint8) and returns its bytes.")
       .def_property_readonly("row_bytes", &RotatedCodec::row_bytes, "Of a coded row.")
-      .def("plan", &RotatedCodec::plan, "The tables as one piece of memory, for the kernels on a GPU.")
       .def("decode", &RotatedCodec::decode, py::arg("payload"), py::arg("rows"),
            "Writes the rows; returns '' or what is wrong with the payload.");
 }

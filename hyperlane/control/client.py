@@ -15,7 +15,18 @@ from hyperlane.control import messages, steps, transfer
 from hyperlane.control import worker_pb2 as pb
 from hyperlane.control.call import Call
 from hyperlane.control.channel import SLOW_DISK_BYTES_PER_S, explain, open_channel
-from hyperlane.control.types import LinkSpeed, Loaded, ShardSpec, Step, Wired, Wiring, WorkerStats
+from hyperlane.control.types import (
+    ComputeSpeed,
+    LinkSpeed,
+    Loaded,
+    PathSpeed,
+    Probe,
+    ShardSpec,
+    Step,
+    Wired,
+    Wiring,
+    WorkerStats,
+)
 from hyperlane.control.worker_pb2_grpc import WorkerStub
 from hyperlane.errors import HyperlaneError
 from hyperlane.timeline.record import Records
@@ -78,6 +89,21 @@ class ControlClient:
     def records(self, steps: int, timeout_s: float = CALL_TIMEOUT_S) -> Call[Records]:
         """The worker's clock, and when the stages of its latest steps began and ended, at most so many."""
         return self._call("GetRecords", pb.GetRecordsRequest(steps=steps), timeout_s, messages.records_from_message)
+
+    def measure_compute(self, probe: Probe, timeout_s: float = 120.0) -> Call[ComputeSpeed]:
+        """How long the probe's steps take on the worker, and what it knows of its machine."""
+        return self._call("MeasureCompute", messages.probe_to_message(probe), timeout_s, messages.compute_from_message)
+
+    def measure_path(
+        self, control_address: str, data_addresses: Sequence[str], timeout_s: float = 60.0
+    ) -> Call[PathSpeed]:
+        """How fast the path from the worker to another one is."""
+        request = pb.MeasurePathRequest(control_address=control_address, data_addresses=data_addresses)
+        return self._call("MeasurePath", request, timeout_s, messages.path_from_message)
+
+    def open_sink(self, timeout_s: float = CALL_TIMEOUT_S) -> Call[int]:
+        """A port of the worker that takes one connection and answers what `worker.path` sends."""
+        return self._call("OpenSink", pb.OpenSinkRequest(), timeout_s, lambda reply: int(reply.port))
 
     def unload(self, timeout_s: float = CALL_TIMEOUT_S) -> Call[None]:
         """Drop shard and wiring; the files stay in the worker's store."""

@@ -11,11 +11,15 @@ from hyperlane.control import worker_pb2 as pb
 from hyperlane.control.types import (
     CodecTables,
     CodecTime,
+    ComputeSpeed,
     LinkCounters,
     LinkSpeed,
+    PathSpeed,
+    Probe,
     ShardHeld,
     ShardSpec,
     State,
+    StepCase,
     Wired,
     Wiring,
     WorkerStats,
@@ -105,6 +109,41 @@ def records_to_message(records: Records) -> Any:
 def records_from_message(message: Any) -> Records:
     steps = tuple(StepRecord(*(getattr(step, name) for name in StepRecord._fields)) for step in message.steps)
     return Records(message.now_ns, steps)
+
+
+def probe_to_message(probe: Probe) -> Any:
+    return pb.MeasureComputeRequest(
+        **_scalars(probe, "weights", "cases"),
+        weights=[_file(blob) for blob in probe.weights],
+        cases=[pb.StepCase(**_scalars(case)) for case in probe.cases],
+    )
+
+
+def probe_from_message(message: Any) -> Probe:
+    return Probe(
+        **_fields(message, Probe, "weights", "cases", "codecs", "codec_rows"),
+        weights=tuple(_blob(file) for file in message.weights),
+        cases=tuple(StepCase(**_fields(case, StepCase)) for case in message.cases),
+        codecs=tuple(message.codecs),
+        codec_rows=tuple(message.codec_rows),
+    )
+
+
+def compute_to_message(speed: ComputeSpeed) -> Any:
+    codecs = [pb.CodecTime(**_scalars(time)) for time in speed.codecs]
+    return pb.MeasureComputeReply(**_scalars(speed, "codecs"), codecs=codecs)
+
+
+def compute_from_message(message: Any) -> ComputeSpeed:
+    return ComputeSpeed(
+        **_fields(message, ComputeSpeed, "seconds", "codecs"),
+        seconds=tuple(message.seconds),
+        codecs=tuple(CodecTime(**_fields(time, CodecTime)) for time in message.codecs),
+    )
+
+
+def path_from_message(message: Any) -> PathSpeed:
+    return PathSpeed(**_fields(message, PathSpeed))
 
 
 def files_to_message(blobs: Iterable[Blob]) -> Any:

@@ -16,6 +16,7 @@ from hyperlane.control import worker_pb2 as pb
 from hyperlane.control.channel import KEEPALIVE_MS, MESSAGE_OPTIONS
 from hyperlane.control.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
 from hyperlane.errors import ConfigError, HyperlaneError, OutOfMemoryError, StoreError, TransportError, one_line
+from hyperlane.worker.path import measure_path, open_sink
 from hyperlane.worker.worker import Worker
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Worker"].full_name
@@ -100,6 +101,20 @@ class _Service(WorkerServicer):  # type: ignore[misc]  # generated, untyped
     def GetRecords(self, request: Any, context: Any) -> Any:  # noqa: N802
         with _mapped_errors(context):
             return messages.records_to_message(self._worker.records(request.steps))
+
+    def MeasureCompute(self, request: Any, context: Any) -> Any:  # noqa: N802
+        with _mapped_errors(context):
+            speed = self._worker.measure_compute(messages.probe_from_message(request))
+            return messages.compute_to_message(speed)
+
+    def MeasurePath(self, request: Any, context: Any) -> Any:  # noqa: N802
+        with _mapped_errors(context):
+            speed = measure_path(request.control_address, tuple(request.data_addresses))
+            return pb.MeasurePathReply(bytes_per_s=speed.bytes_per_s, latency_s=speed.latency_s)
+
+    def OpenSink(self, request: Any, context: Any) -> Any:  # noqa: N802
+        with _mapped_errors(context):
+            return pb.OpenSinkReply(port=open_sink(self._worker.about.hosts))
 
     def ExecutePipeline(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802
         with _mapped_errors(context):

@@ -106,6 +106,51 @@ class LinkSpeed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepCase:
+    """A step to time: `decode` of so many sequences, or `prefill` of so many tokens of one."""
+
+    phase: str
+    rows: int
+    past: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A graph to time steps on, whose weights are made up by the worker, and codecs to time beside it."""
+
+    graph: bytes
+    weights: tuple[Blob, ...]
+    last: bool
+    dtype: str
+    width: int
+    context: int
+    cases: tuple[StepCase, ...]
+    codecs: tuple[str, ...] = ()
+    codec_rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeSpeed:
+    """What a worker measured of itself."""
+
+    seconds: tuple[float, ...]  # by case
+    codecs: tuple[CodecTime, ...]
+    share: float  # of its threads' time that a CPU quota leaves
+    machine: str
+    cores: int
+    threads: int
+    load: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathSpeed:
+    """The path from one worker to another."""
+
+    bytes_per_s: float
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinkCounters:
     """What went over one outgoing link; `fp16_bytes` is what the same rows take as FP16."""
 

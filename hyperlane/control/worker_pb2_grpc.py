@@ -44,6 +44,21 @@ class WorkerStub(object):
                 request_serializer=hyperlane_dot_control_dot_worker__pb2.GetRecordsRequest.SerializeToString,
                 response_deserializer=hyperlane_dot_control_dot_worker__pb2.Records.FromString,
                 )
+        self.MeasureCompute = channel.unary_unary(
+                '/hyperlane.control.Worker/MeasureCompute',
+                request_serializer=hyperlane_dot_control_dot_worker__pb2.MeasureComputeRequest.SerializeToString,
+                response_deserializer=hyperlane_dot_control_dot_worker__pb2.MeasureComputeReply.FromString,
+                )
+        self.MeasurePath = channel.unary_unary(
+                '/hyperlane.control.Worker/MeasurePath',
+                request_serializer=hyperlane_dot_control_dot_worker__pb2.MeasurePathRequest.SerializeToString,
+                response_deserializer=hyperlane_dot_control_dot_worker__pb2.MeasurePathReply.FromString,
+                )
+        self.OpenSink = channel.unary_unary(
+                '/hyperlane.control.Worker/OpenSink',
+                request_serializer=hyperlane_dot_control_dot_worker__pb2.OpenSinkRequest.SerializeToString,
+                response_deserializer=hyperlane_dot_control_dot_worker__pb2.OpenSinkReply.FromString,
+                )
         self.ExecutePipeline = channel.stream_stream(
                 '/hyperlane.control.Worker/ExecutePipeline',
                 request_serializer=hyperlane_dot_control_dot_worker__pb2.Step.SerializeToString,
@@ -106,6 +121,26 @@ class WorkerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MeasureCompute(self, request, context):
+        """How long steps take on a probe: a graph whose weights are made up here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MeasurePath(self, request, context):
+        """How fast the path from this worker to another one is, which opens a sink for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenSink(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExecutePipeline(self, request_iterator, context):
         """Run steps through this worker and all that follow it; replies are those of the last one, in order.
         """
@@ -159,6 +194,21 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.GetRecords,
                     request_deserializer=hyperlane_dot_control_dot_worker__pb2.GetRecordsRequest.FromString,
                     response_serializer=hyperlane_dot_control_dot_worker__pb2.Records.SerializeToString,
+            ),
+            'MeasureCompute': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureCompute,
+                    request_deserializer=hyperlane_dot_control_dot_worker__pb2.MeasureComputeRequest.FromString,
+                    response_serializer=hyperlane_dot_control_dot_worker__pb2.MeasureComputeReply.SerializeToString,
+            ),
+            'MeasurePath': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasurePath,
+                    request_deserializer=hyperlane_dot_control_dot_worker__pb2.MeasurePathRequest.FromString,
+                    response_serializer=hyperlane_dot_control_dot_worker__pb2.MeasurePathReply.SerializeToString,
+            ),
+            'OpenSink': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenSink,
+                    request_deserializer=hyperlane_dot_control_dot_worker__pb2.OpenSinkRequest.FromString,
+                    response_serializer=hyperlane_dot_control_dot_worker__pb2.OpenSinkReply.SerializeToString,
             ),
             'ExecutePipeline': grpc.stream_stream_rpc_method_handler(
                     servicer.ExecutePipeline,
@@ -284,6 +334,57 @@ class Worker(object):
         return grpc.experimental.unary_unary(request, target, '/hyperlane.control.Worker/GetRecords',
             hyperlane_dot_control_dot_worker__pb2.GetRecordsRequest.SerializeToString,
             hyperlane_dot_control_dot_worker__pb2.Records.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def MeasureCompute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/hyperlane.control.Worker/MeasureCompute',
+            hyperlane_dot_control_dot_worker__pb2.MeasureComputeRequest.SerializeToString,
+            hyperlane_dot_control_dot_worker__pb2.MeasureComputeReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def MeasurePath(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/hyperlane.control.Worker/MeasurePath',
+            hyperlane_dot_control_dot_worker__pb2.MeasurePathRequest.SerializeToString,
+            hyperlane_dot_control_dot_worker__pb2.MeasurePathReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def OpenSink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/hyperlane.control.Worker/OpenSink',
+            hyperlane_dot_control_dot_worker__pb2.OpenSinkRequest.SerializeToString,
+            hyperlane_dot_control_dot_worker__pb2.OpenSinkReply.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -89,7 +89,7 @@ class Chain:
             raise self._error(bytes(frame.payload).decode(errors="replace"))
         if frame.step != step.number or (frame.kind == Kind.FORK) != (step.fork is not None):
             raise TransportError(f"the result of step {frame.step} came where that of {step.number} was due; run again")
-        if step.fork is None and sent is not None:
+        if sent is not None:
             self._trips.append(Trip(step.number, *sent, self.receiver.arrived_ns, time.monotonic_ns()))
         return _rows(frame)
 

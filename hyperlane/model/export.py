@@ -11,15 +11,15 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from hyperlane.artifacts import Manifest, Part
-from hyperlane.model.graph import Template, to_template
+from hyperlane.artifacts import Blob, Manifest, Part
+from hyperlane.model.graph import Template, stored_bytes, to_template
 from hyperlane.model.skeleton import layer_kinds, parameter_shapes, skeleton
 from hyperlane.model.source import Checkpoint, StoredParameter
 from hyperlane.model.store import LayerStore
 from hyperlane.model.trace import trace_embedding, trace_head, trace_layer
 from hyperlane.quantization import Form, Quantization, Role
 
-_EXPORTER = 3  # raise it when the same inputs give other graphs or weight files
+_EXPORTER = 4  # raise it when the same inputs give other graphs or weight files
 
 Progress = Callable[[str, int, int], None]
 
@@ -58,6 +58,15 @@ def export(
     return manifest
 
 
+def part_graph(
+    checkpoint: Checkpoint, store: LayerStore, dtype: str, quantization: Quantization, name: str
+) -> tuple[Blob, int]:
+    """A part's graph alone, and how many bytes its weight file would have; reads no weights."""
+    template, _ = _PartWriter(checkpoint, store, dtype, quantization).template(name)
+    arrays = [array for weight in template.weights for array in weight.arrays]
+    return store.put(template.graph), stored_bytes(tuple(arrays))
+
+
 def manifest_key(checkpoint: Checkpoint, dtype: str, quantization: Quantization) -> str:
     """Digest of all that decides the parts' content."""
     decides = {
@@ -79,24 +88,29 @@ class _PartWriter:
         self._templates: dict[Hashable, Template] = {}
 
     def write(self, name: str) -> Part:
+        template, index = self.template(name)
+        weights = self._store.put(template.fill(lambda own: self._read(own, index), self._quantization))
+        return Part(name=name, graph=self._store.put(template.graph), weights=weights)
+
+    def template(self, name: str) -> tuple[Template, int | None]:
+        """A part's graph, and which layer it is of."""
         index = int(name.removeprefix("layer.")) if name.startswith("layer.") else None
 
-        def read(parameter: str) -> StoredParameter:
-            layers = f"{self._checkpoint.family.layers}."
-            own = parameter if index is None else parameter.replace(f"{layers}0.", f"{layers}{index}.", 1)
-            return self._checkpoint.parameter(own)
-
         def form_of(parameter: str, role: Role) -> Form | None:
-            return self._quantization.form(role, read(parameter).form())
+            return self._quantization.form(role, self._read(parameter, index).form())
 
         kind: Hashable = name
         if index is not None:
-            kind = (self._kinds[index], tuple(read(parameter).form() for parameter in self._first_layer))
+            kind = (self._kinds[index], tuple(self._read(parameter, index).form() for parameter in self._first_layer))
         if kind not in self._templates:
             self._templates[kind] = to_template(self._trace(name, index), form_of, self._dtype)
-        template = self._templates[kind]
-        weights = self._store.put(template.fill(read, self._quantization))
-        return Part(name=name, graph=self._store.put(template.graph), weights=weights)
+        return self._templates[kind], index
+
+    def _read(self, parameter: str, index: int | None) -> StoredParameter:
+        """What is called `parameter` in the first layer, of layer `index`."""
+        layers = f"{self._checkpoint.family.layers}."
+        own = parameter if index is None else parameter.replace(f"{layers}0.", f"{layers}{index}.", 1)
+        return self._checkpoint.parameter(own)
 
     def _trace(self, name: str, index: int | None) -> ir.Model:
         config, family = self._checkpoint.config, self._checkpoint.family

@@ -31,8 +31,10 @@ def use_operators(model: ir.Model, form_of: FormOf) -> tuple[Packed, ...]:
     """Rewrite in place; `form_of(initializer's name, role)` says how a matrix is stored, or None to leave it."""
     graph = model.graph
     packed = [*_embeddings(graph, form_of), *_products(graph, form_of)]
-    if packed:
+    _candidates(graph)
+    if any(node.domain == DOMAIN for node in graph):
         _drop_reshapes(graph)
+        _drop_batch_of_one(graph)
         model.opset_imports[DOMAIN] = 1
         RemoveUnusedNodesPass()(model)
     return tuple(packed)
@@ -120,6 +122,7 @@ def _linear(graph: ir.Graph, group: list[_Product]) -> Packed:
     rows, weight, epsilon = norm or (group[0].rows, None, 0.0)
     sizes = [_shape(product.weight)[0] for product in group][: len(outputs)] + [0] * MOST_OUTPUTS
     attributes = {"bits": group[0].form.bits, "gated": int(bool(gated)), "width": _shape(group[0].weight)[1]}
+    attributes["rank"] = 3  # of its rows
     attributes |= {f"size{i}": sizes[i] for i in range(MOST_OUTPUTS)}
     inputs = [rows, *_three(packed.arrays), weight, bias, residual]
     linear = _node("Linear", inputs, attributes, group[0].node.name, outputs=len(outputs))
@@ -196,6 +199,35 @@ def _norm(group: Sequence[_Product]) -> tuple[ir.Value, ir.Value, float] | None:
     if epsilon is None or power != 2.0 or axes is None or _constant(axes) != -1 or _integer(mean, "keepdims", 1) != 1:
         return None
     return _value(quotient, 0), weight, epsilon
+
+
+# --- candidates -------------------------------------------------------------------------------------------------
+
+
+def _candidates(graph: ir.Graph) -> None:
+    """The largest logits and the logsumexp of all, together."""
+    for top in [node for node in graph if node.op_type == "TopK"]:
+        logits, count = _value(top, 0), _constant(_value(top, 1))
+        users = (use.node for use in logits.uses())
+        total = next((node for node in users if node.op_type == "ReduceLogSumExp"), None)
+        if total is not None and count is not None:
+            node = _node("Candidates", [logits], {"count": int(count)}, top.name, outputs=3)
+            _put(graph, node, before=top)
+            for old, new in zip((top.outputs[1], top.outputs[0], total.outputs[0]), node.outputs, strict=True):
+                _take_over(old, new)
+
+
+def _drop_batch_of_one(graph: ir.Graph) -> None:
+    """Rows [N, K] that became [1, N, K] for a product and its result [N, V] again: a Linear takes them as they are."""
+    for linear in [node for node in graph if node.op_type == "Linear"]:
+        widen, uses = _producer(linear, 0), list(linear.outputs[0].uses())
+        if widen is None or widen.op_type != "Unsqueeze" or len(linear.outputs) > 1 or linear.inputs[6] is not None:
+            continue
+        if _constant(_value(widen, 1)) == 0 and uses and all(use.node.op_type == "Squeeze" for use in uses):
+            linear.replace_input_with(0, _value(widen, 0))
+            linear.attributes["rank"] = ir.AttrInt64("rank", 2)
+            for use in uses:
+                _take_over(use.node.outputs[0], linear.outputs[0])
 
 
 # --- reshapes that lead from rows to rows -----------------------------------------------------------------------

@@ -26,8 +26,10 @@ def lower(model: ModelProto, dtype: str) -> None:
             graph.node.append(node)
         elif node.op_type == "Linear":
             writer.linear(node)
-        else:
+        elif node.op_type == "Embed":
             writer.embed(node)
+        else:
+            writer.candidates(node)
     kept = [opset for opset in model.opset_import if opset.domain not in (DOMAIN, _MICROSOFT)]
     del model.opset_import[:]
     model.opset_import.extend(kept)
@@ -50,7 +52,8 @@ class _Writer:
         N, middle = tiles * TILE, 2 ** (bits - 1)
         if norm:
             rows = self._add("SimplifiedLayerNormalization", [rows, norm], epsilon=numbers["epsilon"], axis=-1)
-        rows = self._whole_blocks(rows, int(numbers["width"]), blocks)
+        rank = int(numbers["rank"])
+        rows = self._whole_blocks(rows, rank, int(numbers["width"]), blocks)
         packed = self._reshaped(codes, (0, 3, 1, 2, 4), (N, blocks, BLOCK * bits // 8))
         scales_NB = self._halves(scales, tiles, blocks)
         value = self._add(
@@ -66,7 +69,7 @@ class _Writer:
         if minima:  # scale * (u - middle) + (minimum + middle * scale), the latter once a block
             shift = self._add("Mul", [scales_NB, self._constant(middle)])
             offset = self._add("Add", [self._halves(minima, tiles, blocks), shift])
-            sums = self._block_sums(rows, blocks)
+            sums = self._block_sums(rows, rank, blocks)
             value = self._add("Add", [value, self._add("MatMul", [sums, self._transposed(offset)])])
         if bias:
             value = self._add("Add", [value, self._padded_bias(bias, sizes)])
@@ -99,6 +102,15 @@ class _Writer:
         rows = self._add("Reshape", [values, self._constant([0, 0, blocks * BLOCK], np.int64)])
         self._cut(rows, width, blocks * BLOCK, node.output[0])
 
+    def candidates(self, node: NodeProto) -> None:
+        self._scope = node.name
+        logits, (ids, values, logsumexp) = node.input[0], node.output
+        count = self._constant([int(_numbers(node)["count"])], np.int64)
+        self._graph.node.append(make_node("TopK", [logits, count], [values, ids], name=f"{node.name}/TopK", axis=-1))
+        inputs = [logits, self._constant([-1], np.int64)]
+        name = f"{node.name}/ReduceLogSumExp"
+        self._graph.node.append(make_node("ReduceLogSumExp", inputs, [logsumexp], name=name, keepdims=0))
+
     # --- pieces -------------------------------------------------------------------------------------------------
 
     def _gated(self, node: NodeProto, value: str, size: int, N: int) -> None:
@@ -118,14 +130,16 @@ class _Writer:
             kind = "Add" if residual else "Identity"
             self._graph.node.append(make_node(kind, inputs, [output], name=f"{self._scope}/{output}"))
 
-    def _whole_blocks(self, rows: str, width: int, blocks: int) -> str:
+    def _whole_blocks(self, rows: str, rank: int, width: int, blocks: int) -> str:
         """Rows with zeros behind them: what MatMulNBits makes of a broken block varies from run to run."""
         missing = blocks * BLOCK - width
-        return self._add("Pad", [rows, self._constant([0, 0, 0, 0, 0, missing], np.int64)]) if missing else rows
+        ends = [0] * (2 * rank - 1) + [missing]
+        return self._add("Pad", [rows, self._constant(ends, np.int64)]) if missing else rows
 
-    def _block_sums(self, rows: str, blocks: int) -> str:
-        """[B, S, K] -> [B, S, blocks]: the sum of each 32 values."""
-        cut = self._add("Reshape", [rows, self._constant([0, 0, blocks, BLOCK], np.int64)])
+    def _block_sums(self, rows: str, rank: int, blocks: int) -> str:
+        """[.., K] -> [.., blocks]: the sum of each 32 values."""
+        shape = [*[0] * (rank - 1), blocks, BLOCK]
+        cut = self._add("Reshape", [rows, self._constant(shape, np.int64)])
         return self._add("ReduceSum", [cut, self._constant([-1], np.int64)], keepdims=0)
 
     def _padded_bias(self, bias: str, sizes: Sequence[int]) -> str:

@@ -3,17 +3,24 @@
 from pathlib import Path
 
 from hyperlane.artifacts import Cluster, from_json
+from hyperlane.cluster.simulated import Simulated
 from hyperlane.errors import ClusterError, ConfigError
+from hyperlane.stages import measure
 from hyperlane.stages.context import Context
 
 
 async def run(context: Context) -> Cluster:
     """Probe the cluster, or take the recorded one that `cluster.snapshot` names."""
+    beyond = set(context.config.stages) - {"discover", "plan"}
+    if isinstance(context.config.cluster, Simulated) and beyond:
+        raise ConfigError("cluster=simulated has no machines to run on; give stages=[discover,plan]")
     snapshot = context.config.cluster.snapshot
     cluster = _recorded(snapshot) if snapshot else await context.probe()
     if not cluster.workers:
         raise ClusterError(f"cluster.snapshot={snapshot} records no worker; give another")
-    return cluster
+    if snapshot or not measure.wanted(context.config):
+        return cluster
+    return await measure.measured(context, cluster)
 
 
 def show(context: Context) -> None:
@@ -23,6 +30,8 @@ def show(context: Context) -> None:
         for worker in cluster.workers
     )
     context.console.print(f"discover: {names}")
+    for line in () if isinstance(context.config.cluster, Simulated) else measure.lines(cluster):
+        context.console.print(f"discover: {line}")
     for rejected in cluster.rejected:
         context.console.print(f"discover: {rejected.name} at {rejected.address} rejected: {rejected.reason}")
 

@@ -1,5 +1,6 @@
 """generate: the prompts through the deployed chain; text streams to the terminal, tokens go to generation.json."""
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,6 +100,7 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
             open_decoder=tokenizer.stream,
             queue=generate.queue,
         )
+        gc.freeze()  # the libraries' many objects live on: the collector need not walk them between two tokens
         yield engine, chain
 
 

@@ -2,7 +2,7 @@
 
 from xml.sax.saxutils import escape
 
-from hyperlane.artifacts import Cluster, Placement, Plan
+from hyperlane.artifacts import Cluster, Placement, Plan, StagePrediction
 
 _WIDTH, _ROW, _LEFT, _BAR = 860, 64, 150, 560
 _COLORS = {"weights": "#4c78a8", "KV cache": "#f58518", "activations": "#54a24b"}
@@ -21,10 +21,15 @@ def draw_plan(plan: Plan, cluster: Cluster) -> str:
         f'<text x="16" y="26" font-size="15">{escape(title)}</text>',
         *_legend(),
     ]
+    if plan.predicted is not None:
+        parts = f"{1e3 * plan.predicted.compute_s:.3g} compute + {1e3 * plan.predicted.wire_s:.3g} wire"
+        step = f"predicted {1e3 * plan.predicted.step_s:.3g} ms a token ({parts})"
+        lines.append(f'<text x="400" y="49" fill="#666">{step}</text>')
     widest_bytes = max(placement.memory_bytes for placement in plan.placements)
     for index, placement in enumerate(plan.placements):
         codec = plan.codecs[index] if index < len(plan.codecs) else None
-        lines += _row(placement, 72 + index * _ROW, widest_bytes, free_bytes.get(placement.worker), codec)
+        stage = plan.predicted.stages[index] if plan.predicted is not None else None
+        lines += _row(placement, 72 + index * _ROW, widest_bytes, free_bytes.get(placement.worker), codec, stage)
     return "\n".join([*lines, "</svg>\n"])
 
 
@@ -37,7 +42,14 @@ def _legend() -> list[str]:
     return lines
 
 
-def _row(placement: Placement, y: int, widest_bytes: int, free_bytes: int | None, codec: str | None) -> list[str]:
+def _row(
+    placement: Placement,
+    y: int,
+    widest_bytes: int,
+    free_bytes: int | None,
+    codec: str | None,
+    stage: StagePrediction | None,
+) -> list[str]:
     """One worker: its bar in proportion to the widest, and the hop to the next below it."""
     lines = [
         f'<text x="16" y="{y + 14}">{escape(placement.worker)}</text>',
@@ -51,6 +63,15 @@ def _row(placement: Placement, y: int, widest_bytes: int, free_bytes: int | None
         x += width
     free = "" if free_bytes is None else f" of {free_bytes / 2**20:,.0f} free"
     lines.append(f'<text x="{_LEFT}" y="{y + 36}" fill="#666">{placement.memory_bytes / 2**20:,.0f} MiB{free}</text>')
+    if stage is not None:
+        lines.append(f'<text x="{_LEFT + 190}" y="{y + 36}" fill="#666">{1e3 * stage.decode_s:.3g} ms a step</text>')
     if codec is not None:
-        lines.append(f'<text x="{_LEFT + _BAR - 60}" y="{y + 48}" fill="#666">&#8595; {escape(codec)}</text>')
+        lines.append(f'<text x="{_LEFT + 330}" y="{y + 48}" fill="#666">&#8595; {escape(_hop(codec, stage))}</text>')
     return lines
+
+
+def _hop(codec: str, stage: StagePrediction | None) -> str:
+    if stage is None or not stage.codec:
+        return codec
+    rate = f"{8e-6 * stage.link_bytes_per_s:,.0f} Mbit/s, {1e3 * stage.link_latency_s:.2g} ms"
+    return f"{stage.codec}, {rate}: {1e3 * stage.wire_s:.2g} ms"

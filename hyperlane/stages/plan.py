@@ -6,7 +6,9 @@ from hyperlane.artifacts import Plan, Prediction
 from hyperlane.config import Config
 from hyperlane.generate.scheduler import check_length
 from hyperlane.partition import count, cut
+from hyperlane.partition.explain import explain
 from hyperlane.partition.memory import Workload
+from hyperlane.partition.optimal import Optimal
 from hyperlane.partition.predict import predict
 from hyperlane.stages.context import Context
 from hyperlane.stages.generate import encode
@@ -40,6 +42,8 @@ async def run(context: Context) -> Plan:
         bound=found.bound,
     )
     context.run_dir.write_text("plan", "plan.svg", draw_plan(plan, cluster))
+    if isinstance(strategy, Optimal) and config.explain:
+        await _explain(strategy, plan, context, workload)
     return plan
 
 
@@ -65,6 +69,19 @@ def workload_of(config: Config, max_positions: int, prompt_tokens: int) -> Workl
         prompt_tokens=prompt_tokens or min(chunk, context),
         codecs=EXACT_FIRST if codec == AUTO else (codec,),
     )
+
+
+async def _explain(strategy: Optimal, plan: Plan, context: Context, workload: Workload) -> None:
+    """explain.txt in the run's folder, and the same on the terminal."""
+    assert plan.predicted is not None
+    assert plan.objective is not None
+    assert plan.bound is not None
+    found = (plan.placements, plan.predicted, plan.objective, plan.bound)
+    text = await trio.to_thread.run_sync(
+        explain, strategy, plan.model, context.cluster, workload, *found, abandon_on_cancel=True
+    )
+    context.run_dir.write_text("plan", "explain.txt", text)
+    context.console.print(text.rstrip(), markup=False, soft_wrap=True)
 
 
 async def _longest_prompt(context: Context, positions: int) -> int:

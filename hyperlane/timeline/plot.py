@@ -90,7 +90,7 @@ def _band(line: WorkerLine, share: float | None, arrivals: dict[int, int], y: in
 
 def _text(step: StepRecord) -> str:
     phase = "prefill" if step.prefill else "decode"
-    return f"step {step.step}, lane {step.lane}, {phase} of {step.rows} rows"
+    return f"step {step.step}, lane {step.lane}, " + (f"{phase} of {step.rows} rows" if step.rows else "copy")
 
 
 def _axis(scale: _Scale, y: int) -> list[str]:

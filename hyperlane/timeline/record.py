@@ -8,7 +8,7 @@ class StepRecord(NamedTuple):
 
     step: int
     lane: int
-    rows: int
+    rows: int  # 0: slots were copied
     prefill: bool
     arrived_ns: int  # its frame had come as a whole
     taken_ns: int  # the worker turned to it: until then it queued

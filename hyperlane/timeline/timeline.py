@@ -61,7 +61,7 @@ def _of_worker(timeline: Timeline, index: int) -> tuple[StepTimes, ...]:
     bubbles_ns = _bubbles_ns(steps)
     found = []
     for phase in PHASES:
-        of_phase = [step for step in steps if step.prefill == (phase == "prefill")]
+        of_phase = [step for step in steps if step.rows and step.prefill == (phase == "prefill")]
         if of_phase:
             found.append(_means(phase, of_phase, arrivals, bubbles_ns))
     return tuple(found)

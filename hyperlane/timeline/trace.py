@@ -46,7 +46,7 @@ def _coordinator(timeline: Timeline) -> Iterator[Event]:
 
 def _step(step: StepRecord, process: int, arrived_next_ns: int | None) -> Iterator[Event]:
     args: Event = {"step": step.step, "lane": step.lane, "rows": step.rows}
-    name = f"{'prefill' if step.prefill else 'decode'} {step.rows}"
+    name = f"{'prefill' if step.prefill else 'decode'} {step.rows}" if step.rows else "copy"
     yield _span("queue", process, QUEUE, step.arrived_ns, step.taken_ns, args)
     yield _span("decode", process, DECODE, step.taken_ns, step.decoded_ns, args)
     yield _span(name, process, COMPUTE, step.started_ns, step.computed_ns, args)

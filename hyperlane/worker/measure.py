@@ -30,7 +30,7 @@ def measure_link(wiring: Wiring, codecs: Sequence[str], rows: Sequence[int], wid
 
     The probe's frames are of epoch 0, which the pump at the other end drops.
     """
-    times = tuple(_codec_time(codec, count, width, dtype) for codec in codecs for count in rows)
+    times = tuple(codec_time(codec, count, width, dtype) for codec in codecs for count in rows)
     if wiring.control_address is None:
         return LinkSpeed(bytes_per_s=0.0, latency_s=0.0, times=times)
     with closing(connect(wiring.data_addresses, wiring.identity, timeout_s=CONNECT_TIMEOUT_S)) as sender:
@@ -74,7 +74,7 @@ def _latency_s(address: str) -> float:
 
 
 @functools.cache
-def _codec_time(name: str, rows: int, width: int, dtype: str) -> CodecTime:
+def codec_time(name: str, rows: int, width: int, dtype: str) -> CodecTime:
     """The quickest of several runs. What the rows hold hardly matters to a codec's speed."""
     hidden_RD = np.random.default_rng(0).normal(size=(rows, width)).astype(dtype)
     positions_R = np.arange(1, rows + 1, dtype=np.uint32)

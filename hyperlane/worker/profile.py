@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,22 @@ def host_total_bytes() -> int:
     return _host_memory()[0]
 
 
+def cpu_share(threads: int) -> float:
+    """Which share of its threads' time a CPU quota (cgroup v2 or v1) leaves this process."""
+    return min([1.0, *(cores / threads for cores in _cpu_quotas(CGROUP_ROOT, CGROUP_MEMBERSHIP))])
+
+
+def _cpu_quotas(root: Path, membership: Path) -> Iterator[float]:
+    """In cores, of each cgroup that this process is in and that has one."""
+    for folder in _cgroup_folders(root, membership, "cpu"):
+        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+        with suppress(OSError, ValueError):
+            quota_text, period_text = (folder / "cpu.max").read_text().split()
+            quota, period = (None if quota_text == "max" else int(quota_text)), int(period_text)
+        if quota is not None and period:  # -1: none
+            yield quota / period
+
+
 def _host_memory() -> tuple[int, int]:
     machine = psutil.virtual_memory()
     total_bytes, free_bytes = machine.total, machine.available
@@ -51,7 +68,7 @@ def _host_memory() -> tuple[int, int]:
 
 def _cgroup_limits() -> Iterator[tuple[int, int]]:
     """Limit and use in bytes of each cgroup (v2, or v1's memory controller) that this process is in."""
-    for folder in _cgroup_folders(CGROUP_ROOT, CGROUP_MEMBERSHIP):
+    for folder in _cgroup_folders(CGROUP_ROOT, CGROUP_MEMBERSHIP, "memory"):
         for limit_name, used_name in (
             ("memory.max", "memory.current"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -61,15 +78,16 @@ def _cgroup_limits() -> Iterator[tuple[int, int]]:
                 yield limit, max(0, used - _reclaimable(folder))
 
 
-def _cgroup_folders(root: Path, membership: Path) -> Iterator[Path]:
+def _cgroup_folders(root: Path, membership: Path, controller: str) -> Iterator[Path]:
+    """Those of a controller (v1), and of all of them (v2), from this process's own up to the root."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers in ("", "memory"):
-            base = root / controllers if controllers else root
+        if not controllers or controller in controllers.split(","):
+            base = root / controller if controllers else root
             folder = base / path.lstrip("/")
             yield from (at for at in (folder, *folder.parents) if at == base or base in at.parents)
 

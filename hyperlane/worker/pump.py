@@ -1,5 +1,6 @@
 """The worker's hot loop: receive, decode, step, encode, send. One plain loop in one thread; no gRPC, no trio."""
 
+import gc
 from collections import deque
 from dataclasses import dataclass, field
 from threading import Event
@@ -31,6 +32,9 @@ from hyperlane.worker.work import Work
 
 POLL_S = 0.2
 """How often a waiting pump looks whether it should stop."""
+RAW_ID = 0
+NO_POSITIONS = np.empty(0, np.uint32)
+"""Raw rows do not depend on where they stand."""
 KEPT_STEPS = 16384
 """Records of the latest steps: about 5 MB at most."""
 
@@ -57,6 +61,7 @@ class Pump:
 
     def run(self, stop: Event) -> None:
         """Until `stop` is set; raises TransportError when the next of the chain is gone."""
+        gc.freeze()  # what lives by now lives on: the collector need not walk it between two steps
         if self.overlap:
             overlapped(self, stop)
             return
@@ -130,7 +135,7 @@ class Pump:
             frame = self._result_frame(frame, result, prefill)
         work.encoded_ns = monotonic_ns()
         self.sender.send(frame, timeout_s=self.send_timeout_s)
-        if rows:
+        if rows or frame.kind == Kind.FORK:
             self._records.append(work.record(rows, prefill, monotonic_ns()))
 
     def _fail(self, work: Work, error: HyperlaneError) -> None:
@@ -148,6 +153,8 @@ class Pump:
             return np.frombuffer(frame.payload, np.dtype("<i4")).astype(np.int64)
         if frame.kind != Kind.HIDDEN:
             raise WorkerError(f"a frame of kind {frame.kind} came where tokens or hidden states belong")
+        if frame.codec == RAW_ID and len(frame.payload) == frame.rows * frame.width * np.dtype(self.dtype).itemsize:
+            return np.frombuffer(frame.payload, self.dtype).reshape(frame.rows, frame.width)
         hidden_RD = np.empty((frame.rows, frame.width), self.dtype)
         self.codecs.incoming.decode(frame.codec, frame.payload, row_positions(frame.runs), hidden_RD)
         return hidden_RD
@@ -156,7 +163,8 @@ class Pump:
         if result.hidden_RD is not None:
             rows, width = result.hidden_RD.shape
             codec = self.codecs.prefill if prefill else self.codecs.decode
-            encoded = codec.encode(result.hidden_RD, row_positions(frame.runs))
+            positions_R = NO_POSITIONS if codec.id == RAW_ID else row_positions(frame.runs)
+            encoded = codec.encode(result.hidden_RD, positions_R)
             self._fp16_bytes += rows * width * 2
             self._used[codec.name] = None
             return _answer(frame, Kind.HIDDEN, codec.id, rows, width, encoded.data)

@@ -144,6 +144,7 @@ def _make_worker(
         memory=memory,
         rejected=lambda: ports.receiver.rejected,
         received_bytes=lambda: ports.receiver.wire_bytes,
+        threads=options.threads,
     )
     return worker
 

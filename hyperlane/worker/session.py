@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,8 @@ class Session:
 
     def _run(self, runs: Sequence[Run], rows: NDArray[Any], want_logits: bool) -> StepResult:
         result = self._new_result(len(rows), sum(run.outputs for run in runs), want_logits)
-        row_starts = np.cumsum([0, *(run.count for run in runs)])
-        output_starts = np.cumsum([0, *(run.outputs for run in runs)])
+        row_starts = [0, *accumulate(run.count for run in runs)]
+        output_starts = [0, *accumulate(run.outputs for run in runs)]
         for batch in _batches(runs):
             call = self._prepared(batch, sum(runs[i].outputs for i in batch.members), want_logits)
             self._fill(call, batch, runs, rows, row_starts)
@@ -119,6 +120,10 @@ class Session:
         for run in runs:
             self._live[run.slot] = run.position + run.count
         return result
+
+    def assume(self, past: int) -> None:
+        """Take every slot to hold `past` positions, whatever they are: for timing."""
+        self._live[:] = past
 
     def copy(self, source: int, target: int, count: int) -> None:
         """Slot `target` takes over the first `count` positions of `source`; WorkerError where it does not hold them."""
@@ -161,7 +166,7 @@ class Session:
         batch: "_Batch",
         runs: Sequence[Run],
         rows: NDArray[Any],
-        row_starts: NDArray[np.int64],
+        row_starts: Sequence[int],
     ) -> None:
         """Write a call's inputs. An idle slot computes whatever it held, just behind its live keys."""
         call.positions_BS[:, 0] = self._live[batch.first : batch.first + batch.slots]
@@ -169,9 +174,13 @@ class Session:
         for i in batch.members:
             run, row = runs[i], runs[i].slot - batch.first
             call.rows_BS[row] = rows[row_starts[i] : row_starts[i + 1]]
-            call.positions_BS[row] = np.arange(run.position, run.position + run.count)
             stop = row * batch.length + run.count
-            call.output_rows_N[wanted : wanted + run.outputs] = np.arange(stop - run.outputs, stop)
+            if run.count == 1:  # most steps: without arrays for single numbers
+                call.positions_BS[row, 0] = run.position
+                call.output_rows_N[wanted : wanted + run.outputs] = row
+            else:
+                call.positions_BS[row] = np.arange(run.position, run.position + run.count)
+                call.output_rows_N[wanted : wanted + run.outputs] = np.arange(stop - run.outputs, stop)
             wanted += run.outputs
         call.seqlens_k_B[:] = call.positions_BS[:, -1]
         call.total_length[...] = call.seqlens_k_B.max() + 1
@@ -182,8 +191,8 @@ class Session:
         batch: "_Batch",
         runs: Sequence[Run],
         result: StepResult,
-        row_starts: NDArray[np.int64],
-        output_starts: NDArray[np.int64],
+        row_starts: Sequence[int],
+        output_starts: Sequence[int],
     ) -> None:
         """Copy a call's outputs to where the step's order puts them."""
         wanted = 0
@@ -256,7 +265,7 @@ class Session:
         return call
 
     def _new_caches(self, values: Sequence[Any], free_bytes: int | None) -> list["_Cache"]:
-        """Zeros cost no memory before they are written, so what will be needed is compared with what is free."""
+        """What will be needed is compared with what is free first: the kernel promises more memory than it has."""
         positions = self._slots * (self._context + 1)
         needed = sum(positions * v.shape[1] * v.shape[3] * np.dtype(_TYPES[v.type]).itemsize for v in values)
         if free_bytes is not None and needed > free_bytes:
@@ -271,7 +280,8 @@ class Session:
     def _new_cache(self, value: Any) -> "_Cache":
         """Keys or values of a layer: [slots, heads, context + 1, head_dim], the last for idle rows."""
         shape, kind = (value.shape[1], self._context + 1, value.shape[3]), _TYPES[value.type]
-        zeros = np.zeros((self._slots, *shape), kind)
+        zeros = np.empty((self._slots, *shape), kind)
+        zeros.fill(0)  # written now: a page that a step is the first to touch costs it more than the step itself
         held: Any = zeros if self._place[0] == "cpu" else self._on_device(zeros)
         address = zeros.ctypes.data if held is zeros else held.data_ptr()
         slot_bytes = zeros.nbytes // self._slots

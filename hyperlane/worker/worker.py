@@ -12,10 +12,22 @@ from numpy.typing import NDArray
 
 from hyperlane import PROTOCOL_VERSION
 from hyperlane.artifacts import Blob
-from hyperlane.control.types import LinkSpeed, ShardHeld, ShardSpec, State, Step, Wired, Wiring, WorkerStats
+from hyperlane.control.types import (
+    ComputeSpeed,
+    LinkSpeed,
+    Probe,
+    ShardHeld,
+    ShardSpec,
+    State,
+    Step,
+    Wired,
+    Wiring,
+    WorkerStats,
+)
 from hyperlane.errors import HyperlaneError, WorkerError, one_line
 from hyperlane.model.store import LayerStore
 from hyperlane.timeline.record import Records
+from hyperlane.worker import speed
 from hyperlane.worker.codecs import EpochCodecs, open_codecs
 from hyperlane.worker.execute import compared, run_step
 from hyperlane.worker.intake import Intake, held_bytes
@@ -53,6 +65,7 @@ class Worker:
         memory: Callable[[], Memory],
         rejected: Callable[[], Sequence[str]],
         received_bytes: Callable[[], int],
+        threads: int = 1,
     ) -> None:
         self.about = about
         self._store = store
@@ -60,7 +73,9 @@ class Worker:
         self._memory = memory
         self._rejected = rejected
         self._received_bytes = received_bytes
+        self._threads = threads
         self._transition = RLock()
+        self._measuring = Lock()
         self._loaded: _Loaded | None = None
         self._chain: _Chain | None = None
         self._failure = ""
@@ -157,6 +172,13 @@ class Worker:
         chain = self._chain
         kept = () if chain is None or chain.pump is None else chain.pump.records()
         return Records(time.monotonic_ns(), kept[len(kept) - min(steps, len(kept)) :])
+
+    def measure_compute(self, probe: Probe) -> ComputeSpeed:
+        """Time the steps of a probe; what was found before on such hardware is taken from the store."""
+        with self._measuring:
+            return speed.measure_compute(
+                probe, self._parts.open_session, self._store, device=self.about.device, threads=self._threads
+            )
 
     def execute(self, steps: Iterable[Step], timeout_s: float) -> Iterator[Step]:
         """Run steps through this shard and all that follow it; yields the last worker's replies in order."""

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import tests.bench
+from hyperlane.errors import HyperlaneError, one_line
 from tests.bench.row import Row
 
 
@@ -22,11 +23,20 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("name", choices=_benches())
     parser.add_argument("--json", type=Path)
     args, rest = parser.parse_known_args(argv)
-    rows: list[Row] = importlib.import_module(f"tests.bench.{args.name}").run(rest)
+    rows = _run(args.name, rest)
     print(_table(rows))
     if args.json:
         report = {"name": args.name, "machine": _machine(), "rows": [asdict(row) for row in rows]}
         args.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _run(name: str, args: Sequence[str]) -> list[Row]:
+    try:
+        rows: list[Row] = importlib.import_module(f"tests.bench.{name}").run(args)
+        return rows
+    except HyperlaneError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
 
 
 def _benches() -> list[str]:

@@ -27,6 +27,7 @@ from tests.bench.row import Row, compared
 PROMPT = "Write a long story about a fox who learns to read."
 NEW_TOKENS = 64
 BASE = (
+    "transport/codec=auto",
     "quantization=int4",
     "cluster.workers=2",
     "cluster.threads=1",

@@ -20,6 +20,7 @@ OVERRIDES = [
     "generate.raw_prompt=true",
     "generate.ignore_eos=true",
     "transport/codec=raw",
+    "quantization=none",  # as the fixture
 ]
 SYSTEM = "You answer in one word, and never in two. "
 

@@ -53,6 +53,16 @@ def test_times_are_means_by_phase() -> None:
     assert last.wire_s == pytest.approx(((1050 - 1030) + (1300 - 1290)) / 2 * 1e-6)
 
 
+def test_copies_are_shown_and_are_no_steps_of_a_phase() -> None:
+    copy = record(2, 500, 100)._replace(rows=0)
+    line = WorkerLine("a", (record(1, 100, 300), copy))
+    timeline = Timeline((line,), TIMELINE.trips)
+    ((decode,),) = step_times(timeline)
+    assert decode.steps == 1
+    assert "copy" in {event["name"] for event in json.loads(trace(timeline))["traceEvents"]}
+    assert "lane 0, copy" in draw_timeline(timeline)
+
+
 def test_a_trace_has_a_process_a_worker_and_a_row_a_stage() -> None:
     events = json.loads(trace(TIMELINE))["traceEvents"]
     names = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}

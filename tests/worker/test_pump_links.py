@@ -119,6 +119,14 @@ def test_errors_pass_and_other_epochs_do_not(overlap: bool) -> None:
         assert (frame.step, frame.text) == (2, "it broke")
 
 
+def test_a_copy_is_recorded_too(overlap: bool) -> None:
+    with running(overlap, session()) as bench:
+        bench.send(4, kind=Kind.FORK, rows=9, width=0, runs=(), payload=np.array([1, 0], "<u2").tobytes())
+        bench.send(5)
+        assert [bench.receiver.recv(WAIT_S).kind for _ in range(2)] == [Kind.FORK, Kind.CANDIDATES]
+    assert [(record.step, record.rows) for record in bench.pump.records()] == [(4, 0), (5, 1)]
+
+
 @dataclass(slots=True)
 class Gated:
     """A session whose steps wait, so that frames pile up."""

@@ -85,3 +85,19 @@ def test_machine_without_that_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(profile, "NVIDIA_SMI", ["/no/such/nvidia-smi"])
     with pytest.raises(ConfigError, match="cannot use cuda:0: nvidia-smi does not list it"):
         measure("cuda:0")
+
+
+def test_a_cpu_quota_is_a_share_of_the_threads(machine: Path) -> None:
+    assert profile.cpu_share(4) == 1.0
+    write(machine, membership="0::/slice/worker")
+    write(machine / "slice", cpu__max="150000 100000")
+    write(machine / "slice" / "worker", cpu__max="max 100000")
+    assert profile.cpu_share(2) == 0.75
+    assert profile.cpu_share(1) == 1.0
+
+
+def test_a_cpu_quota_of_cgroup_v1_counts_too(machine: Path) -> None:
+    write(machine, membership="5:memory:/\n3:cpu,cpuacct:/w")
+    write(machine / "cpu", cpu__cfs_quota_us=-1, cpu__cfs_period_us=100000)
+    write(machine / "cpu" / "w", cpu__cfs_quota_us=25000, cpu__cfs_period_us=100000)
+    assert profile.cpu_share(1) == 0.25

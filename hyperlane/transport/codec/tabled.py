@@ -57,22 +57,30 @@ class TabledCodec:
             self._reference.decode(payload, out_RD)  # which says what is wrong, with the values
 
 
+def native_parts(codec: "TabledCodec") -> dict[str, Any]:
+    """What the extension makes its codecs of: arguments of RotatedCodec, and of cuda.rotated."""
+    return _parts(codec._reference)
+
+
 def _native_codec(reference: RotatedCodec, isa: str) -> Any:
     module = extension()
     if module is None or not hasattr(module, "RotatedCodec"):
         return None
+    return module.RotatedCodec(**_parts(reference), isa=isa)
+
+
+def _parts(reference: RotatedCodec) -> dict[str, Any]:
     quantizer, tables, rotation = reference.quantizer, reference.tables, reference.rotation
     kind, books, trials = _NATIVE[quantizer.ID]
-    return module.RotatedCodec(
-        quantizer=kind,
-        id=tables.id,
-        limit=float(outlier_limit(tables)),
-        mean=rotation.mean,
-        forward=rotation.forward,
-        backward=rotation.backward,
-        order=rotation.order.astype(np.uint32) if quantizer.SORTED else np.empty(0, np.uint32),
-        blocks=[(start, stop - start, bits) for start, stop, bits in reference.blocks],
-        books=[levels.tolist() for levels in books],
-        trials=list(trials),
-        isa=isa,
-    )
+    return {
+        "quantizer": kind,
+        "id": tables.id,
+        "limit": float(outlier_limit(tables)),
+        "mean": rotation.mean,
+        "forward": rotation.forward,
+        "backward": rotation.backward,
+        "order": rotation.order.astype(np.uint32) if quantizer.SORTED else np.empty(0, np.uint32),
+        "blocks": [(start, stop - start, bits) for start, stop, bits in reference.blocks],
+        "books": [levels.tolist() for levels in books],
+        "trials": list(trials),
+    }

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.bench.engines.llama_rpc import batched_bench, rpc_server
-from tests.bench.engines.ours import OVERRIDES, ROOT
+from tests.bench.engines.ours import OVERRIDES
 
 SHORT, LONG = 32, 96
 
@@ -36,10 +36,11 @@ def llama_rpc() -> float:
 
 def _our_bytes(new_tokens: int, overrides: Sequence[str]) -> int:
     with TemporaryDirectory(prefix="hyperlane-bench-") as folder:
-        words = [*OVERRIDES, *overrides, f"generate.max_new_tokens={new_tokens}", f"run_dir={folder}/run"]
+        words = [*OVERRIDES, *overrides, f"generate.max_new_tokens={new_tokens}"]
         command = [sys.executable, "-m", "hyperlane", "prompt=Once upon a time there was a", *words]
-        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True, timeout=300)
-        generation = json.loads(Path(f"{folder}/run/generate/generation.json").read_text())
+        subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True, timeout=300)
+        (found,) = Path(folder).glob("outputs/*/*/generate/generation.json")
+        generation = json.loads(found.read_text())
         return sum(link["wire_bytes"] for link in generation["links"])
 
 

@@ -1,0 +1,69 @@
+// What a codec's kernels are to what moves payloads. Pointers are device or pinned host memory.
+#pragma once
+#include <cstddef>
+
+#include "cuda/memory.hpp"
+#include "quant/int4_plain.cuh"
+#include "quant/rotated.cuh"
+
+namespace hyperlane {
+
+class KernelCodec {
+ public:
+  virtual ~KernelCodec() = default;
+  // The most that `rows` rows take, and what they take as a rule.
+  virtual std::size_t max_bytes(std::size_t rows) const = 0;
+  virtual std::size_t usual_bytes(std::size_t rows) const = 0;
+  // Whether rows always take that, so that `encode` tells no length.
+  virtual bool fixed() const = 0;
+  // Queue: the payload, and its length to `payload_bytes` (u64).
+  virtual void encode(const void* rows, bool half, std::size_t row_count, const unsigned* positions,
+                      void* payload, void* payload_bytes, cudaStream_t stream) = 0;
+  virtual void decode(const void* payload, std::size_t row_count, void* rows, bool half,
+                      cudaStream_t stream) = 0;
+};
+
+class PlainKernels : public KernelCodec {
+ public:
+  explicit PlainKernels(std::size_t width) : width_(width) {}
+
+  std::size_t max_bytes(std::size_t rows) const override {
+    return rows * (width_ / 64 * 34 + (width_ % 64 ? 2 + (width_ % 64 + 1) / 2 : 0));
+  }
+  std::size_t usual_bytes(std::size_t rows) const override { return max_bytes(rows); }
+  bool fixed() const override { return true; }
+  void encode(const void* rows, bool half, std::size_t row_count, const unsigned*, void* payload, void*,
+              cudaStream_t stream) override {
+    check_cuda(int4_plain_encode(rows, half, row_count, width_, payload, stream));
+  }
+  void decode(const void* payload, std::size_t row_count, void* rows, bool half,
+              cudaStream_t stream) override {
+    check_cuda(int4_plain_decode(payload, row_count, width_, rows, half, stream));
+  }
+
+ private:
+  std::size_t width_;
+};
+
+class RotatedDeviceCodec : public KernelCodec {
+ public:
+  RotatedDeviceCodec(const RotatedParts& parts, std::size_t max_rows, std::size_t few_rows)
+      : codec_(parts, max_rows, few_rows) {}
+
+  std::size_t max_bytes(std::size_t rows) const override { return codec_.max_bytes(rows); }
+  std::size_t usual_bytes(std::size_t rows) const override { return 8 + rows * (codec_.row_bytes() + 1); }
+  bool fixed() const override { return false; }
+  void encode(const void* rows, bool half, std::size_t row_count, const unsigned* positions, void* payload,
+              void* payload_bytes, cudaStream_t stream) override {
+    codec_.encode(rows, half, row_count, positions, payload, payload_bytes, stream);
+  }
+  void decode(const void* payload, std::size_t row_count, void* rows, bool half,
+              cudaStream_t stream) override {
+    codec_.decode(payload, row_count, rows, half, stream);
+  }
+
+ private:
+  DeviceCodec codec_;
+};
+
+}  // namespace hyperlane

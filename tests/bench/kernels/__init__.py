@@ -1,0 +1,1 @@
+"""What the bench of the CUDA kernels is made of."""
