@@ -1,5 +1,13 @@
 """Fixtures that several packages use."""
 
+from hypothesis import settings
+
 from tests.fixtures_model import smollm2, tiny
 
 __all__ = ["smollm2", "tiny"]
+
+
+def pytest_configure() -> None:
+    """Property tests draw the same examples each time, and take as long as a busy machine needs."""
+    settings.register_profile("reproducible", derandomize=True, deadline=None)
+    settings.load_profile("reproducible")

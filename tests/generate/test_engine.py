@@ -216,13 +216,20 @@ def test_each_request_has_settings_of_its_own() -> None:
 
 
 def test_a_request_ends_when_it_is_cancelled_and_the_others_go_on() -> None:
-    shown = Event()
+    shown, cancelled = Event(), Event()
+
+    def hold(index: int, piece: str) -> None:
+        """The engine goes on once both are cancelled, so that no text is finished before."""
+        shown.set()
+        assert cancelled.wait(10)
+
     with serving(make(1, 1, limits=Limits(max_new_tokens=40))) as engine:
-        long = engine.submit(Prompt(0, "", (1, 2, 3)), lambda index, piece: shown.set())
+        long = engine.submit(Prompt(0, "", (1, 2, 3)), hold)
         waiting, last = engine.submit(Prompt(0, "", (1,))), engine.submit(Prompt(0, "", PROMPTS[0]))
         assert shown.wait(10)
         waiting.cancel()
         long.cancel()
+        cancelled.set()
         found = [ticket.result(10) for ticket in (long, waiting, last)]
         long.cancel()  # nothing happens
     assert [text.finish_reason for text in found[:2]] == ["cancelled", "cancelled"]
