@@ -39,9 +39,12 @@ class Exported:
     store: LayerStore
     manifest: Manifest
 
-    def session(self, start: int, stop: int, *, slots: int = 4, context: int = 64) -> Session:
+    def session(
+        self, start: int, stop: int, *, slots: int = 4, context: int = 64, operators: bool = True, kv_bits: int = 32
+    ) -> Session:
         """The shard of some layers, in this process."""
-        graph = self.store.put(assemble(self.manifest, self.store, start, stop))
+        content = assemble(self.manifest, self.store, start, stop, operators=operators, kv_bits=kv_bits)
+        graph = self.store.put(content)
         return Session(self.store.path(graph.sha256), slots=slots, context=context, threads=1)
 
     def chain(self, *bounds: int, slots: int = 4, context: int = 64) -> "Chain":
