@@ -14,7 +14,9 @@ from hyperlane.quantization import Quantization, Role
 
 
 def read_spec(checkpoint: Checkpoint, dtype: str, quantization: Quantization, kv_bits: int) -> ModelSpec:
-    """Sizes: weights as stored under `quantization`, activations in `dtype` ("float32", "float16"), caches of `kv_bits`."""
+    """Sizes: weights as stored under `quantization`, activations in `dtype` ("float32" or "float16"), caches of
+    `kv_bits` a number.
+    """
     config, family = checkpoint.config, checkpoint.family
     model = skeleton(config)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
