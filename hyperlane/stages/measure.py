@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import permutations
 
 import trio
@@ -14,6 +15,7 @@ from hyperlane.control.client import ControlClient
 from hyperlane.control.types import ComputeSpeed, Probe, StepCase
 from hyperlane.errors import HyperlaneError, one_line
 from hyperlane.partition.optimal import Optimal
+from hyperlane.stages.cache import have_operators, kv_bits
 from hyperlane.stages.context import Context
 from hyperlane.transport.codec import CODEC_NAMES
 
@@ -34,7 +36,7 @@ def wanted(config: Config) -> bool:
 
 async def measured(context: Context, cluster: Cluster) -> Cluster:
     """`cluster` with speeds and links. A worker that cannot be timed stays without figures, and a warning says why."""
-    probes, spec = await _probes(context, len(cluster.workers))
+    probes, spec = await _probes(context, cluster.workers)
     by_host: dict[str, list[WorkerInfo]] = {}
     for worker in cluster.workers:
         by_host.setdefault(worker.control_address.rpartition(":")[0], []).append(worker)
@@ -67,18 +69,22 @@ def lines(cluster: Cluster) -> Iterable[str]:
         yield f"{link.source} -> {link.target} {rate}, {1e3 * link.latency_s:.2g} ms"
 
 
-async def _probes(context: Context, workers: int) -> tuple[tuple[tuple[int, Probe], ...], ModelSpec]:
+async def _probes(context: Context, workers: Sequence[WorkerInfo]) -> tuple[tuple[tuple[int, Probe], ...], ModelSpec]:
     """Graphs of several layers, of one, and of one with the head, each with its cases; and the sizes."""
     config, checkpoint = context.config, await context.checkpoint()
     dtype = config.model.dtype.value
     from hyperlane.model.probe import probe_graphs  # read torch, which by now is read
     from hyperlane.model.spec import read_spec
 
-    spec = await trio.to_thread.run_sync(read_spec, checkpoint, dtype, config.quantization, abandon_on_cancel=True)
-    graphs = await trio.to_thread.run_sync(
-        probe_graphs, checkpoint, context.store, dtype, config.quantization, abandon_on_cancel=True
+    bits = kv_bits(config, workers)
+    spec = await trio.to_thread.run_sync(
+        read_spec, checkpoint, dtype, config.quantization, bits, abandon_on_cancel=True
     )
-    few, more = _cases(config, spec, workers)
+    make = partial(probe_graphs, operators=have_operators(workers), kv_bits=bits)
+    graphs = await trio.to_thread.run_sync(
+        make, checkpoint, context.store, dtype, config.quantization, abandon_on_cancel=True
+    )
+    few, more = _cases(config, spec, len(workers))
     chunk = max(case.rows for case in few)
     codec = config.transport.codec.name
     codecs = (codec,) if codec in CODEC_NAMES else ("raw", "h8", "int4")
