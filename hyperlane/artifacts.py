@@ -24,6 +24,11 @@ def measured(**kwargs: Any) -> Any:
 
 # --- discover ---------------------------------------------------------------------------------------------------
 
+HANDOFF_S = 1.5e-4
+"""From one process to the next besides the wire's own time: threads that wake, calls of the kernel."""
+TURN_S = 2.5e-4
+"""The coordinator's own, from a step's result to the next step: sampling, text, scheduling."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
@@ -108,6 +113,8 @@ class Cluster:
     workers: tuple[WorkerInfo, ...]
     rejected: tuple[Rejected, ...] = measured(default=())
     links: tuple[LinkInfo, ...] = measured(default=())  # those that were timed
+    handoff_s: float = measured(default=HANDOFF_S)
+    turn_s: float = measured(default=TURN_S)
 
 
 # --- plan -------------------------------------------------------------------------------------------------------

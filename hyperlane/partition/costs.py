@@ -11,9 +11,9 @@ from hyperlane.partition.problem import Array, Bottleneck, Room, Stages, Total
 from hyperlane.partition.rates import FRAME_BYTES, RUN_BYTES, frame_cost, head_s, layers_s, speed_for
 
 LINK_BYTES_PER_S = 117e6  # 1 Gbit/s: of a link that nobody timed
-_ITEM_BYTES = {"float32": 4, "float16": 2}
+ITEM_BYTES = {"float32": 4, "float16": 2}
 _CANDIDATE_BYTES = 64 * 8 + 4  # of a row that comes home
-_TOKEN_BYTES = 4
+TOKEN_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def step_costs(
     speeds = [speed_for(worker, model.quantization) for worker in workers]
     known = {id(speed): layers_s(model, speed, kind.phase, kind.rows, kind.past) for speed in speeds}
     outputs = kind.rows if kind.decode else 1
-    item_bytes = _ITEM_BYTES[model.dtype]
+    item_bytes = ITEM_BYTES[model.dtype]
     frames = np.array(
         [
             [frame_cost(w.codecs, codec, kind.rows, model.hidden_size, kind.runs, item_bytes) for w in workers]
@@ -100,7 +100,8 @@ def step_costs(
     )
     bytes_O = frames[:, :, 2].mean(axis=1)
     home_W = np.array([worker.latency_s / 2 for worker in workers])
-    frame_bytes = FRAME_BYTES + RUN_BYTES * kind.runs
+    to_bytes = FRAME_BYTES + RUN_BYTES * kind.runs + TOKEN_BYTES * kind.rows
+    home_s = cluster.handoff_s + cluster.turn_s + home_bytes(kind.runs, outputs) / LINK_BYTES_PER_S
     return StepCosts(
         stages=Stages(
             layer_WL=np.array([known[id(speed)] for speed in speeds]),
@@ -111,9 +112,9 @@ def step_costs(
         encode_OW=frames[:, :, 0],
         decode_OW=frames[:, :, 1],
         wire_OWW=bytes_O[:, None, None] / links.bytes_per_s_WW,
-        delay_WW=links.latency_s_WW,
-        enter_W=home_W + (frame_bytes + _TOKEN_BYTES * kind.rows) / LINK_BYTES_PER_S,
-        leave_W=home_W + (frame_bytes + _CANDIDATE_BYTES * outputs) / LINK_BYTES_PER_S,
+        delay_WW=links.latency_s_WW + cluster.handoff_s,
+        enter_W=home_W + cluster.handoff_s + to_bytes / LINK_BYTES_PER_S,
+        leave_W=home_W + home_s,
         share_W=np.array([worker.share for worker in workers]),
     )
 
@@ -140,6 +141,11 @@ class Links:
             at = np.ix_(members.get(link.source, []), members.get(link.target, []))
             latency_WW[at], bytes_WW[at] = link.latency_s, link.bytes_per_s
         return Links(latency_WW, bytes_WW)
+
+
+def home_bytes(runs: int, outputs: int) -> float:
+    """Of a frame of candidates."""
+    return FRAME_BYTES + RUN_BYTES * runs + _CANDIDATE_BYTES * outputs
 
 
 def room(model: ModelSpec, cluster: Cluster, workload: Workload, usable_W: Sequence[int]) -> Room:
