@@ -95,6 +95,8 @@ class WorkerInfo:
     cores: int = measured(default=0)
     threads: int = measured(default=1)
     site: str = measured(default="")  # links may be given by site
+    decode_factor: float = measured(default=1.0)  # what earlier runs took, of what `speeds` say
+    prefill_factor: float = measured(default=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,6 +346,33 @@ class StepTimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageAccuracy:
+    """One worker's mean step of one phase; the wire is from encoded here to arrived at the next."""
+
+    worker: str
+    phase: str
+    steps: int
+    compute_predicted_s: float
+    compute_measured_s: float
+    wire_predicted_s: float
+    wire_measured_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """A run next to what its plan's figures say of its requests: medians of the requests, compute of a decode step."""
+
+    requests: int
+    step_predicted_s: float
+    step_measured_s: float
+    compute_predicted_s: float
+    compute_measured_s: float
+    ttft_predicted_s: float
+    ttft_measured_s: float
+    stages: tuple[StageAccuracy, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRange:
     name: str
     start: int
@@ -359,6 +388,7 @@ class Generation:
     requests: tuple[GeneratedText, ...]
     links: tuple[LinkReport, ...] = measured()
     workers: tuple[WorkerRange, ...]
+    accuracy: Accuracy | None = field(default=None, metadata=_MEASURED)  # where the plan's figures were measured
 
 
 # --- JSON and digests -------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -67,7 +68,15 @@ def value_bytes(weights: str) -> float:
 def speed_for(worker: WorkerInfo, weights: str) -> WorkerSpeed:
     """The worker's figures for weights stored like this; those for others, taken by the byte, where it has none."""
     named = {speed.weights: speed for speed in reversed(worker.speeds)}
-    return named.get(weights) or next(iter(worker.speeds), assumed())
+    found = named.get(weights) or next(iter(worker.speeds), assumed())
+    if worker.decode_factor == worker.prefill_factor == 1:
+        return found
+    factor = {"decode": worker.decode_factor, "prefill": worker.prefill_factor}
+    times = [
+        replace(time, layer_s=time.layer_s * factor[time.phase], head_s=time.head_s * factor[time.phase])
+        for time in found.times
+    ]
+    return replace(found, step_s=found.step_s * worker.decode_factor, times=tuple(times))
 
 
 def layers_s(model: ModelSpec, speed: WorkerSpeed, phase: str, rows: int, past: int) -> Array:

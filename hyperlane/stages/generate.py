@@ -61,7 +61,7 @@ def _generate(context: Context, tokenizer: "Tokenizer") -> Generation:
         requests = engine.run(prompts, _printer(context), trio.from_thread.check_cancelled)
         timeline = chain.timeline()
         _write(timeline, context)
-        return Generation(requests=requests, links=chain.reports(), workers=_measured(deployment, timeline))
+        return Generation(requests=requests, links=chain.reports(), workers=measured_workers(deployment, timeline))
 
 
 def _write(timeline: Timeline, context: Context) -> None:
@@ -69,7 +69,7 @@ def _write(timeline: Timeline, context: Context) -> None:
     context.run_dir.write_text("generate", "timeline.svg", draw_timeline(timeline))
 
 
-def _measured(deployment: Deployment, timeline: Timeline) -> tuple[WorkerRange, ...]:
+def measured_workers(deployment: Deployment, timeline: Timeline) -> tuple[WorkerRange, ...]:
     found = zip(ranges(deployment), busy_shares(timeline), step_times(timeline), strict=True)
     return tuple(replace(worker, busy=busy, times=times) for worker, busy, times in found)
 
