@@ -25,27 +25,32 @@ class ProbeGraph:
 
 
 def probe_graphs(
-    checkpoint: Checkpoint, store: LayerStore, dtype: str, quantization: Quantization
+    checkpoint: Checkpoint, store: LayerStore, dtype: str, quantization: Quantization, *, operators: bool
 ) -> tuple[ProbeGraph, ...]:
-    """Several layers, one layer, and one with the head. Traces them unless the store has their graphs."""
+    """Several layers, one layer, and one with the head. Traces them unless the store has their graphs.
+
+    operators: whether the worker has those of csrc/ops.
+    """
     manifest = _manifest(checkpoint, store, dtype, quantization)
     layer, head = manifest.parts
     many = max(2, min(manifest.layers, -(-STREAMED_BYTES // max(layer.weights.bytes, 1))))
     return (
-        _graph(manifest, store, layer, many, None),
-        _graph(manifest, store, layer, 1, None),
-        _graph(manifest, store, layer, 1, head),
+        _graph(manifest, store, layer, many, None, operators),
+        _graph(manifest, store, layer, 1, None, operators),
+        _graph(manifest, store, layer, 1, head, operators),
     )
 
 
-def _graph(manifest: Manifest, store: LayerStore, layer: Part, layers: int, head: Part | None) -> ProbeGraph:
+def _graph(
+    manifest: Manifest, store: LayerStore, layer: Part, layers: int, head: Part | None, operators: bool
+) -> ProbeGraph:
     """Every copy has a weight file of its own, so that none is in the cache for another."""
     copies = [replace(layer, name=f"layer.{i}", weights=_own(layer, i)) for i in range(layers + 2)]
     end = replace(head or layer, name="head", weights=_own(head or layer, layers + 2))
     whole = replace(manifest, layers=layers + (1 if head else 2), parts=())
     parts = (replace(layer, name="embedding"), *copies[: whole.layers], end)
     whole = replace(whole, parts=parts)
-    graph = assemble(whole, store, 1, 1 + layers)
+    graph = assemble(whole, store, 1, 1 + layers, operators=operators)
     used = [part.weights for part in parts[2 : 2 + layers]] + ([end.weights] if head else [])
     return ProbeGraph(graph=graph, weights=tuple(used), layers=layers, last=head is not None)
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import permutations
 
 import trio
@@ -16,6 +17,7 @@ from hyperlane.errors import HyperlaneError, one_line
 from hyperlane.partition.optimal import Optimal
 from hyperlane.stages.context import Context
 from hyperlane.transport.codec import CODEC_NAMES
+from hyperlane.worker.operators import OPERATORS_VERSION
 
 MOST_LINKED = 12  # workers; of more the links are not timed one by one
 LONG_PAST = 512
@@ -34,7 +36,9 @@ def wanted(config: Config) -> bool:
 
 async def measured(context: Context, cluster: Cluster) -> Cluster:
     """`cluster` with speeds and links. A worker that cannot be timed stays without figures, and a warning says why."""
-    probes, spec = await _probes(context, len(cluster.workers))
+    spec = await _spec(context)
+    variants = {worker.operators == OPERATORS_VERSION for worker in cluster.workers}
+    probes = {own: await _probes(context, spec, len(cluster.workers), own) for own in variants}
     by_host: dict[str, list[WorkerInfo]] = {}
     for worker in cluster.workers:
         by_host.setdefault(worker.control_address.rpartition(":")[0], []).append(worker)
@@ -42,7 +46,7 @@ async def measured(context: Context, cluster: Cluster) -> Cluster:
 
     async def of_host(workers: Sequence[WorkerInfo]) -> None:
         for worker in workers:  # one after another: they share the machine
-            found[worker.name] = await _timed(worker, probes, spec)
+            found[worker.name] = await _timed(worker, probes[worker.operators == OPERATORS_VERSION], spec)
 
     async with trio.open_nursery() as nursery:
         for workers in by_host.values():
@@ -67,16 +71,24 @@ def lines(cluster: Cluster) -> Iterable[str]:
         yield f"{link.source} -> {link.target} {rate}, {1e3 * link.latency_s:.2g} ms"
 
 
-async def _probes(context: Context, workers: int) -> tuple[tuple[tuple[int, Probe], ...], ModelSpec]:
-    """Graphs of several layers, of one, and of one with the head, each with its cases; and the sizes."""
+async def _spec(context: Context) -> ModelSpec:
+    config, checkpoint = context.config, await context.checkpoint()
+    from hyperlane.model.spec import read_spec  # reads torch, which by now is read
+
+    return await trio.to_thread.run_sync(
+        read_spec, checkpoint, config.model.dtype.value, config.quantization, abandon_on_cancel=True
+    )
+
+
+async def _probes(context: Context, spec: ModelSpec, workers: int, operators: bool) -> tuple[tuple[int, Probe], ...]:
+    """Graphs of several layers, of one, and of one with the head, each with its cases."""
     config, checkpoint = context.config, await context.checkpoint()
     dtype = config.model.dtype.value
-    from hyperlane.model.probe import probe_graphs  # read torch, which by now is read
-    from hyperlane.model.spec import read_spec
+    from hyperlane.model.probe import probe_graphs  # reads torch, which by now is read
 
-    spec = await trio.to_thread.run_sync(read_spec, checkpoint, dtype, config.quantization, abandon_on_cancel=True)
+    traced = partial(probe_graphs, operators=operators)
     graphs = await trio.to_thread.run_sync(
-        probe_graphs, checkpoint, context.store, dtype, config.quantization, abandon_on_cancel=True
+        traced, checkpoint, context.store, dtype, config.quantization, abandon_on_cancel=True
     )
     few, more = _cases(config, spec, workers)
     chunk = max(case.rows for case in few)
@@ -97,7 +109,7 @@ async def _probes(context: Context, workers: int) -> tuple[tuple[tuple[int, Prob
             codec_rows=(1, chunk) if first else (),
         )
         probes.append((graph.layers, probe))
-    return tuple(probes), spec
+    return tuple(probes)
 
 
 def _cases(config: Config, spec: ModelSpec, workers: int) -> tuple[tuple[StepCase, ...], tuple[StepCase, ...]]:

@@ -99,7 +99,6 @@ def _measured(task: Task, context: Context, tokenizer: "Tokenizer", known: dict[
         asked(engine, task.streams)
         many = asked(engine, task.streams)
     workers = measured_workers(context.deployment, timeline)
-    print([(t.phase,t.rows,t.past,round(1e3*t.layer_s,3)) for t in context.cluster.workers[0].speeds[0].times], context.cluster.workers[0].speeds[0].step_s, file=sys.stderr)
     cluster = context.cluster
     plain = _compared(context, cluster, _median(lone), workers)
     if not known:
