@@ -57,6 +57,7 @@ class Answer:
     calibrated_ttft_s: float
     streams_s: float  # until the last token of `streams` prompts at once
     predicted_streams_s: float
+    streams_tokens_per_s: float  # of all together, once each has its first token
     stages: list[dict[str, object]]
 
 
@@ -114,6 +115,7 @@ def _measured(task: Task, context: Context, tokenizer: "Tokenizer", known: dict[
         calibrated_ttft_s=better.ttft_predicted_s,
         streams_s=_last_s(many),
         predicted_streams_s=_simulated(context, cluster, many).end_s if many else 0.0,
+        streams_tokens_per_s=_rate(many),
         stages=[asdict(stage) for stage in plain.stages],
     )
 
@@ -135,6 +137,11 @@ def _compared(context: Context, cluster: Cluster, text: GeneratedText, workers: 
 
 def _last_s(texts: Sequence[GeneratedText]) -> float:
     return max((t.ttft_s + (len(t.token_ids) - 1) / t.decode_tokens_per_s for t in texts), default=0.0)
+
+
+def _rate(texts: Sequence[GeneratedText]) -> float:
+    """Tokens of all, from the last one's first to the first one's last, about: nobody's prompt is in the way."""
+    return sum(text.decode_tokens_per_s for text in texts)
 
 
 def _simulated(context: Context, cluster: Cluster, texts: Sequence[GeneratedText]) -> Simulated:
