@@ -16,6 +16,7 @@ from hyperlane.control.types import ComputeSpeed, Probe, StepCase
 from hyperlane.errors import HyperlaneError, one_line
 from hyperlane.partition.optimal import Optimal
 from hyperlane.stages.context import Context
+from hyperlane.stages.learning import with_experience
 from hyperlane.transport.codec import CODEC_NAMES
 from hyperlane.worker.operators import OPERATORS_VERSION
 
@@ -52,7 +53,8 @@ async def measured(context: Context, cluster: Cluster) -> Cluster:
         for workers in by_host.values():
             nursery.start_soon(of_host, workers)
     links = await _links(cluster.workers) if 1 < len(cluster.workers) <= MOST_LINKED else ()
-    return replace(cluster, workers=tuple(found[worker.name] for worker in cluster.workers), links=links)
+    timed = replace(cluster, workers=tuple(found[worker.name] for worker in cluster.workers), links=links)
+    return with_experience(timed, spec, context.config)
 
 
 def lines(cluster: Cluster) -> Iterable[str]:
@@ -62,9 +64,10 @@ def lines(cluster: Cluster) -> Iterable[str]:
             one = next(t for t in speed.times if t.phase == "decode" and t.rows == 1)
             most = max((t for t in speed.times if t.phase == "prefill"), key=lambda t: t.rows)
             quota = f", {100 * worker.share:.0f} % of its threads by quota" if worker.share < 1 else ""
+            usual = f", usually {100 * worker.decode_factor - 100:+.0f} % in a run" if worker.decode_factor != 1 else ""
             yield (
                 f"{worker.name} reads {speed.layer_bytes / one.layer_s / 1e9:.3g} GB/s of {speed.weights} weights, "
-                f"computes {most.rows / most.layer_s * speed.layer_bytes / 1e9:.3g} G row bytes/s{quota}"
+                f"computes {most.rows / most.layer_s * speed.layer_bytes / 1e9:.3g} G row bytes/s{quota}{usual}"
             )
     for link in cluster.links:
         rate = f"{8e-6 * link.bytes_per_s:,.3g} Mbit/s"

@@ -1,7 +1,7 @@
 """`python -m tests.bench.planning.ask`: a coordinator that plans and measures what it is told, line by line.
 
-Each line on stdin is a `Task` as JSON, each on stdout its `Answer`. A task discovers (workers and links are timed), plans,
-deploys, and then generates: lone prompts one after another, and several at once.
+Each line on stdin is a `Task` as JSON, each on stdout its `Answer`. A task discovers (workers and links are timed),
+plans, deploys, and then generates: lone prompts one after another, and several at once.
 """
 
 import itertools
@@ -18,6 +18,7 @@ import trio
 
 from hyperlane.artifacts import Accuracy, Cluster, GeneratedText, Generation, WorkerRange
 from hyperlane.compose import compose
+from hyperlane.errors import HyperlaneError, one_line
 from hyperlane.generate.engine import Engine
 from hyperlane.generate.text import Limits, Prompt
 from hyperlane.partition.calibration import WorkerCalibration, calibrated, learnt
@@ -64,7 +65,10 @@ class Answer:
 def main() -> None:
     known: dict[str, WorkerCalibration] = {}
     for line in sys.stdin:
-        answer = trio.run(_answer, Task(**json.loads(line)), known)
+        try:
+            answer = trio.run(_answer, Task(**json.loads(line)), known)
+        except HyperlaneError as error:
+            sys.exit(one_line(error))
         print(json.dumps(asdict(answer)), flush=True)
 
 

@@ -159,6 +159,8 @@ def coordinator(where: Hosts):  # type: ignore[no-untyped-def]
 
 def _said(case: Case) -> Case:
     a = case.answer
+    for stage in a.stages:
+        print(f"{case.name}: {stage}", file=sys.stderr)
     print(
         f"{case.name}: step {1e3 * a.step_s:.4g} ms ({1e3 * a.predicted_step_s:.4g}, {1e3 * a.calibrated_step_s:.4g}), "
         f"first {1e3 * a.ttft_s:.4g} ms ({1e3 * a.predicted_ttft_s:.4g}, {1e3 * a.calibrated_ttft_s:.4g}), "
