@@ -73,6 +73,7 @@ class LinkInfo:
     target: str
     latency_s: float  # one way
     bytes_per_s: float
+    burst_bytes: float = 0.0  # that pass at once where nothing was sent for a while
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,8 @@ class WorkerInfo:
     cores: int = measured(default=0)
     threads: int = measured(default=1)
     site: str = measured(default="")  # links may be given by site
+    crowded_decode: float = measured(default=1.0)  # how much longer while others of its machine compute
+    crowded_prefill: float = measured(default=1.0)
     decode_factor: float = measured(default=1.0)  # what earlier runs took, of what `speeds` say
     prefill_factor: float = measured(default=1.0)
 

@@ -60,7 +60,7 @@ def _of_worker(
     trust = _TRUST if before.runs else 1.0
     found = {"decode": before.decode, "prefill": before.prefill}
     for stage in accuracy.stages:
-        enough = stage.phase == "prefill" or stage.steps >= _LEAST_STEPS
+        enough = stage.steps >= _LEAST_STEPS if stage.phase == "decode" else worker.share == 1  # a quota pauses it
         if stage.worker == worker.name and enough and min(stage.compute_predicted_s, stage.compute_measured_s) > 0:
             off = stage.compute_measured_s / stage.compute_predicted_s
             now = worker.decode_factor if stage.phase == "decode" else worker.prefill_factor

@@ -40,8 +40,8 @@ class StepCosts:
     stages: Stages
     encode_OW: Array
     decode_OW: Array
-    wire_OWW: Array
-    delay_WW: Array
+    wire_OWW: Array  # what the frame keeps the wire busy for
+    cross_OWW: Array  # until it is there, where nothing was on the wire before
     enter_W: Array
     leave_W: Array
     share_W: Array
@@ -49,7 +49,7 @@ class StepCosts:
     @property
     def total(self) -> Total:
         coding_OWW = self.encode_OW[:, :, None] + self.decode_OW[:, None, :]
-        link_OWW = coding_OWW + self.wire_OWW + self.delay_WW
+        link_OWW = coding_OWW + self.cross_OWW
         return Total(stages=self.stages, link_OWW=link_OWW, enter_W=self.enter_W, leave_W=self.leave_W)
 
     @property
@@ -70,7 +70,7 @@ class StepCosts:
             encode_OW=self.encode_OW * factor,
             decode_OW=self.decode_OW * factor,
             wire_OWW=self.wire_OWW * factor,
-            delay_WW=self.delay_WW * factor,
+            cross_OWW=self.cross_OWW * factor,
             enter_W=self.enter_W * factor,
             leave_W=self.leave_W * factor,
             share_W=self.share_W,
@@ -99,6 +99,7 @@ def step_costs(
         ]
     )
     bytes_O = frames[:, :, 2].mean(axis=1)
+    held_OWW = np.maximum(0.0, bytes_O[:, None, None] - links.burst_bytes_WW)
     home_W = np.array([worker.latency_s / 2 for worker in workers])
     to_bytes = FRAME_BYTES + RUN_BYTES * kind.runs + TOKEN_BYTES * kind.rows
     home_s = cluster.handoff_s + cluster.turn_s + home_bytes(kind.runs, outputs) / LINK_BYTES_PER_S
@@ -112,7 +113,7 @@ def step_costs(
         encode_OW=frames[:, :, 0],
         decode_OW=frames[:, :, 1],
         wire_OWW=bytes_O[:, None, None] / links.bytes_per_s_WW,
-        delay_WW=links.latency_s_WW + cluster.handoff_s,
+        cross_OWW=held_OWW / links.bytes_per_s_WW + links.latency_s_WW + cluster.handoff_s,
         enter_W=home_W + cluster.handoff_s + to_bytes / LINK_BYTES_PER_S,
         leave_W=home_W + home_s,
         share_W=np.array([worker.share for worker in workers]),
@@ -125,13 +126,14 @@ class Links:
 
     latency_s_WW: Array
     bytes_per_s_WW: Array
+    burst_bytes_WW: Array
 
     @staticmethod
     def of(cluster: Cluster) -> "Links":
         workers = cluster.workers
         home_W = np.array([worker.latency_s / 2 for worker in workers])
         latency_WW = np.maximum(home_W[:, None], home_W[None, :])
-        bytes_WW = np.full(latency_WW.shape, LINK_BYTES_PER_S)
+        bytes_WW, burst_WW = np.full(latency_WW.shape, LINK_BYTES_PER_S), np.zeros(latency_WW.shape)
         members: dict[str, list[int]] = {}
         for index, worker in enumerate(workers):
             for name in {worker.name, worker.site} - {""}:
@@ -139,8 +141,8 @@ class Links:
         names = {worker.name for worker in workers}
         for link in sorted(cluster.links, key=lambda link: (link.source in names, link.target in names)):
             at = np.ix_(members.get(link.source, []), members.get(link.target, []))
-            latency_WW[at], bytes_WW[at] = link.latency_s, link.bytes_per_s
-        return Links(latency_WW, bytes_WW)
+            latency_WW[at], bytes_WW[at], burst_WW[at] = link.latency_s, link.bytes_per_s, link.burst_bytes
+        return Links(latency_WW, bytes_WW, burst_WW)
 
 
 def home_bytes(runs: int, outputs: int) -> float:

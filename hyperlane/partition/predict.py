@@ -85,14 +85,17 @@ def _link_s(costs: StepCosts, chain: Chain, hop: int) -> float:
     return float(costs.total.link_OWW[chain.options[hop], worker, chain.workers[hop + 1]])
 
 
-def _period(cluster: Cluster, chain: Chain, costs: StepCosts, parts: Sequence[float], lanes: int) -> tuple[float, str]:
+def _period(cluster: Cluster, chain: Chain, costs: StepCosts, parts: list[float], lanes: int) -> tuple[float, str]:
     """Seconds from one lane's step to the next with all lanes full, and what decides them."""
     hops = len(chain.workers)
     busy_s: dict[str, float] = {}  # of a machine whose cores several workers share
-    for span in chain.spans():
+    machines = [cluster.workers[w].machine for w in chain.workers]
+    for hop, span in enumerate(chain.spans()):
         worker = cluster.workers[span[0]]
         if worker.machine and worker.cores:
-            share_s = costs.stages.of(*span) * min(worker.threads, worker.cores) / worker.cores
+            crowded = worker.crowded_decode if machines.count(worker.machine) > 1 and lanes > 1 else 1.0
+            parts[hop] *= crowded
+            share_s = crowded * costs.stages.of(*span) * min(worker.threads, worker.cores) / worker.cores
             busy_s[worker.machine] = busy_s.get(worker.machine, 0.0) + share_s
     reasons = [
         (max([*parts[:hops], *busy_s.values()]), "compute"),

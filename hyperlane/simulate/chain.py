@@ -1,5 +1,6 @@
 """One chain of simulated workers: steps go from stage to stage, one behind another, and come home in their order."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -7,7 +8,7 @@ from hyperlane.generate.step import Step
 from hyperlane.partition.costs import TOKEN_BYTES
 from hyperlane.partition.rates import FRAME_BYTES, RUN_BYTES
 from hyperlane.simulate.clock import Clock
-from hyperlane.simulate.cores import Cores, Seat
+from hyperlane.simulate.cores import Cores, Seat, Work
 from hyperlane.simulate.costs import ChainCosts, phase_of
 
 
@@ -39,7 +40,7 @@ class SimulatedChain:
         self.spent = tuple({} for _ in stages)
         self._seats = tuple(Seat(stage.worker.threads, stage.worker.share) for stage in stages)
         self._machines = tuple(self.cores.get(stage.worker.machine) or Cores(self.clock, 0) for stage in stages)
-        self._free_s = [0.0] * (len(stages) + 1)
+        self._free_s = [-math.inf] * (len(stages) + 1)
         self._begun_s = [0.0] * len(stages)
 
     def send(self, step: Step, home: Callable[[Step], None]) -> None:
@@ -48,8 +49,9 @@ class SimulatedChain:
 
     def _cross(self, wire: int, step: Step, size_bytes: float, home: Callable[[Step], None]) -> None:
         link, now_s = self.costs.wires[wire], self.clock.now_s
-        self._free_s[wire] = max(now_s, self._free_s[wire]) + size_bytes / link.bytes_per_s
-        wait_s = self._free_s[wire] - now_s + link.latency_s
+        rested_s = now_s - link.burst_bytes / link.bytes_per_s
+        self._free_s[wire] = max(rested_s, self._free_s[wire]) + size_bytes / link.bytes_per_s
+        wait_s = max(0.0, self._free_s[wire] - now_s) + link.latency_s
         if wire:
             self._spent(wire - 1, step).wire_s += wait_s
         last = wire == len(self._seats)
@@ -68,7 +70,7 @@ class SimulatedChain:
             spent.compute_s += (self.clock.now_s - begun_s) * share
             self._cross(index + 1, step, stage.sent_bytes(step), home)
 
-        self._machines[index].submit(seat, compute_s + coding_s, done)
+        self._machines[index].submit(seat, Work(compute_s + coding_s, stage.crowded(step), done))
 
     def _spent(self, index: int, step: Step) -> Spent:
         return self.spent[index].setdefault(phase_of(step), Spent())

@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hyperlane.simulate.clock import Clock
 
@@ -17,17 +18,26 @@ PERIOD_S = 0.1
 _NOTHING_S = 1e-9  # work or budget that only rounding left
 
 
+class Work(NamedTuple):
+    """One step: `seconds` at full speed, `crowded` times as many while others of the machine compute."""
+
+    seconds: float
+    crowded: float
+    done: Callable[[], None]
+
+
 @dataclass(slots=True, eq=False)
 class Seat:
     """A worker's place on its machine."""
 
     threads: int
     share: float
-    queue: deque[tuple[float, Callable[[], None]]] = field(default_factory=deque)  # work_s and what follows it
+    queue: "deque[Work]" = field(default_factory=deque)
     left_s: float = 0.0  # of the step that is computed, at full speed
     budget_s: float = math.inf
     period: int = -1
-    rate: float = 0.0
+    rate: float = 0.0  # share of its threads' time
+    crowded: float = 1.0
 
     @property
     def limited(self) -> bool:
@@ -44,12 +54,12 @@ class Cores:
     _since_s: float = 0.0
     _turn: int = 0
 
-    def submit(self, seat: Seat, work_s: float, done: Callable[[], None]) -> None:
-        """`done` is called once `seat` has computed what was submitted before and this."""
-        seat.queue.append((work_s, done))
+    def submit(self, seat: Seat, work: Work) -> None:
+        """`work.done` is called once `seat` has computed what was submitted before and this."""
+        seat.queue.append(work)
         if len(seat.queue) == 1:
             self._advance()
-            seat.left_s = work_s
+            seat.left_s = work.seconds
             self._busy.append(seat)
             self._settle()
 
@@ -57,7 +67,7 @@ class Cores:
         """Work that was done since the last event."""
         passed_s, self._since_s = self.clock.now_s - self._since_s, self.clock.now_s
         for seat in self._busy:
-            seat.left_s -= seat.rate * passed_s
+            seat.left_s -= seat.rate * passed_s / seat.crowded
             if seat.limited:
                 seat.budget_s -= seat.rate * passed_s
 
@@ -72,9 +82,11 @@ class Cores:
         next_s = math.inf
         for seat in self._busy:
             seat.rate = rate if seat.budget_s > _NOTHING_S else 0.0
+            seat.crowded = seat.queue[0].crowded if len(running) > 1 and self.count else 1.0
+            left_s = max(0.0, seat.left_s) * seat.crowded
             if seat.rate:
-                next_s = min(next_s, max(0.0, seat.left_s) / rate, max(0.0, seat.budget_s) / rate)
-            if seat.limited and seat.budget_s < seat.left_s:
+                next_s = min(next_s, left_s / rate, max(0.0, seat.budget_s) / rate)
+            if seat.limited and seat.budget_s < left_s:
                 next_s = min(next_s, self._until_next(seat))
         self._turn += 1
         if self._busy:
@@ -88,9 +100,9 @@ class Cores:
         finished = [seat for seat in self._busy if seat.left_s <= _NOTHING_S]
         follow = []
         for seat in finished:
-            follow.append(seat.queue.popleft()[1])
+            follow.append(seat.queue.popleft().done)
             if seat.queue:
-                seat.left_s = seat.queue[0][0]
+                seat.left_s = seat.queue[0].seconds
             else:
                 self._busy.remove(seat)
         self._settle()

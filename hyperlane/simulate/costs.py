@@ -36,6 +36,10 @@ class StageCosts:
         base_s, slope_s = self._known(phase, rows, outputs)
         return base_s + slope_s * sum(run.count * run.position for run in step.runs)
 
+    def crowded(self, step: Step) -> float:
+        """How much longer it takes while others of its machine compute."""
+        return self.worker.crowded_decode if phase_of(step) == "decode" else self.worker.crowded_prefill
+
     def coding_s(self, step: Step) -> float:
         """Decoding what comes and encoding what goes."""
         return self._frame(step)[0]
@@ -75,10 +79,11 @@ class StageCosts:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One link: frames follow each other at its rate, then take its latency, and a hand-off at each end."""
+    """One link: frames follow each other at its rate, but for a burst after a rest; then they take its latency."""
 
     bytes_per_s: float
-    latency_s: float
+    latency_s: float  # a hand-off at its ends included
+    burst_bytes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +115,11 @@ class ChainCosts:
             for hop, (worker, item) in enumerate(zip(workers, ranges, strict=True))
         )
         inner = [
-            Wire(float(links.bytes_per_s_WW[a, b]), float(links.latency_s_WW[a, b]) + cluster.handoff_s)
+            Wire(
+                float(links.bytes_per_s_WW[a, b]),
+                float(links.latency_s_WW[a, b]) + cluster.handoff_s,
+                float(links.burst_bytes_WW[a, b]),
+            )
             for a, b in pairwise(index)
         ]
         first, last = (Wire(LINK_BYTES_PER_S, w.latency_s / 2 + cluster.handoff_s) for w in (workers[0], workers[-1]))

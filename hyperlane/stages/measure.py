@@ -22,6 +22,7 @@ from hyperlane.worker.operators import OPERATORS_VERSION
 
 MOST_LINKED = 12  # workers; of more the links are not timed one by one
 LONG_PAST = 512
+MOST_CROWDED = 3.0  # times longer beside others: more is an accident
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,9 @@ async def measured(context: Context, cluster: Cluster) -> Cluster:
         for workers in by_host.values():
             nursery.start_soon(of_host, workers)
     links = await _links(cluster.workers) if 1 < len(cluster.workers) <= MOST_LINKED else ()
-    timed = replace(cluster, workers=tuple(found[worker.name] for worker in cluster.workers), links=links)
+    workers = [found[worker.name] for worker in cluster.workers]
+    crowds = [await _crowded(worker, workers, probes[worker.operators == OPERATORS_VERSION]) for worker in workers]
+    timed = replace(cluster, workers=tuple(crowds), links=links)
     return with_experience(timed, spec, context.config)
 
 
@@ -161,6 +164,30 @@ async def _timed(worker: WorkerInfo, probes: Sequence[tuple[int, Probe]], spec: 
     )
 
 
+async def _crowded(
+    worker: WorkerInfo, workers: Sequence[WorkerInfo], probes: Sequence[tuple[int, Probe]]
+) -> WorkerInfo:
+    """With how much longer steps take while the other workers of its machine compute too."""
+    beside = sum(other.machine == worker.machine for other in workers)
+    at_once = min(beside, worker.cores // max(worker.threads, 1))
+    if not worker.machine or at_once < 2:
+        return worker
+    probe = probes[0][1]
+    decode = next(case for case in probe.cases if case.phase == "decode")
+    prefill = [case for case in probe.cases if case.phase == "prefill" and not case.past]
+    cases = (decode, prefill[len(prefill) // 2])
+    crowded = replace(probe, cases=cases, codecs=(), codec_rows=(), at_once=at_once)
+    alone = replace(crowded, at_once=1)
+    try:
+        with ControlClient(worker.control_address, worker.name) as client:
+            seconds = [(await client.measure_compute(one)).seconds for one in (alone, crowded)]
+    except HyperlaneError as error:
+        log.warning("%s was not timed beside others: %s", worker.name, one_line(error))
+        return worker
+    decode_ratio, prefill_ratio = (min(max(b / a, 1.0), MOST_CROWDED) for a, b in zip(*seconds, strict=True))
+    return replace(worker, crowded_decode=decode_ratio, crowded_prefill=prefill_ratio)
+
+
 def _speed(probes: Sequence[tuple[int, Probe]], speeds: Sequence[ComputeSpeed], spec: ModelSpec) -> WorkerSpeed:
     """A layer is what further layers add; a step, what one layer takes beyond; the head, what it adds to that."""
     (layers, probe), (_, few) = probes[0], probes[1]
@@ -207,7 +234,13 @@ async def _links(workers: Sequence[WorkerInfo]) -> tuple[LinkInfo, ...]:
             log.warning("%s -> %s was not timed: %s", source.name, target.name, one_line(error))
             continue
         found.append(
-            LinkInfo(source=source.name, target=target.name, latency_s=path.latency_s, bytes_per_s=path.bytes_per_s)
+            LinkInfo(
+                source=source.name,
+                target=target.name,
+                latency_s=path.latency_s,
+                bytes_per_s=path.bytes_per_s,
+                burst_bytes=path.burst_bytes,
+            )
         )
     return tuple(found)
 

@@ -1,12 +1,14 @@
 """Workers of one machine: steps in their order, cores shared, quotas kept."""
 
+from functools import partial
+
 import pytest
 
 from hyperlane.simulate.clock import Clock
-from hyperlane.simulate.cores import PERIOD_S, Cores, Seat
+from hyperlane.simulate.cores import PERIOD_S, Cores, Seat, Work
 
 
-def ends(cores: int, submitted: list[tuple[Seat, float]]) -> list[float]:
+def ends(cores: int, submitted: list[tuple[Seat, float]], crowded: float = 1.0) -> list[float]:
     """When each piece of work, all submitted at once, is done."""
     clock, found = Clock(), [0.0] * len(submitted)
     machine = Cores(clock, cores)
@@ -15,7 +17,7 @@ def ends(cores: int, submitted: list[tuple[Seat, float]]) -> list[float]:
         found[index] = clock.now_s
 
     for index, (seat, work_s) in enumerate(submitted):
-        machine.submit(seat, work_s, lambda index=index: note(index))  # type: ignore[misc]
+        machine.submit(seat, Work(work_s, crowded, partial(note, index)))
     clock.run()
     return found
 
@@ -44,3 +46,8 @@ def test_who_stands_still_leaves_its_core_to_others() -> None:
     held, free = ends(1, [(Seat(1, 0.25), 5 * PERIOD_S), (Seat(1, 1.0), 15 * PERIOD_S)])
     assert free == pytest.approx(20 * PERIOD_S, rel=0.05)  # both together keep the core busy
     assert held <= free + PERIOD_S
+
+
+def test_work_beside_others_takes_longer() -> None:
+    # Both at 1.25 of their time until the short one is through; what is left of the other then goes at full speed.
+    assert ends(2, [(Seat(1, 1.0), 1.0), (Seat(1, 1.0), 2.0)], crowded=1.25) == pytest.approx([1.25, 2.25])

@@ -76,3 +76,12 @@ def test_requests_go_to_the_chain_that_will_be_quickest() -> None:
     assert 0 < routed.count(0) < routed.count(1)
     alone = simulate(chains[1:], [Request(i * 0.01, 16, 32) for i in range(20)])
     assert found.end_s < alone.end_s
+
+
+def test_a_burst_lets_a_lone_frame_pass_and_no_stream_of_them() -> None:
+    (link,) = CLUSTER.links
+    bursting = replace(CLUSTER, links=(replace(link, burst_bytes=10_000),))
+    lone = [simulate([replica(one)], [Request(0.0, 2, 17)]).served[0] for one in (CLUSTER, bursting)]
+    assert lone[0].token_s - lone[1].token_s == pytest.approx((4096 * 2 + 120) / 1e6, rel=0.01)
+    prompts = [simulate([replica(one)], [Request(0.0, 1024, 1)]).served[0] for one in (CLUSTER, bursting)]
+    assert prompts[0].ttft_s - prompts[1].ttft_s <= 10_000 / 1e6 * (1 + 1e-6)
