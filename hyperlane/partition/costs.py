@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hyperlane.artifacts import Cluster, ModelSpec
+from hyperlane.artifacts import Cluster, ModelSpec, WorkerInfo
 from hyperlane.partition.memory import Workload, activation_bytes
 from hyperlane.partition.problem import Array, Bottleneck, Room, Stages, Total
 from hyperlane.partition.rates import FRAME_BYTES, RUN_BYTES, frame_cost, head_s, layers_s, speed_for
@@ -100,9 +100,9 @@ def step_costs(
     )
     bytes_O = frames[:, :, 2].mean(axis=1)
     held_OWW = np.maximum(0.0, bytes_O[:, None, None] - links.burst_bytes_WW)
-    home_W = np.array([worker.latency_s / 2 for worker in workers])
+    home_W = np.array([ends_s(worker, cluster) for worker in workers])
     to_bytes = FRAME_BYTES + RUN_BYTES * kind.runs + TOKEN_BYTES * kind.rows
-    home_s = cluster.handoff_s + cluster.turn_s + home_bytes(kind.runs, outputs) / LINK_BYTES_PER_S
+    home_s = cluster.turn_s + home_bytes(kind.runs, outputs) / LINK_BYTES_PER_S
     return StepCosts(
         stages=Stages(
             layer_WL=np.array([known[id(speed)] for speed in speeds]),
@@ -114,7 +114,7 @@ def step_costs(
         decode_OW=frames[:, :, 1],
         wire_OWW=bytes_O[:, None, None] / links.bytes_per_s_WW,
         cross_OWW=held_OWW / links.bytes_per_s_WW + links.latency_s_WW + cluster.handoff_s,
-        enter_W=home_W + cluster.handoff_s + to_bytes / LINK_BYTES_PER_S,
+        enter_W=home_W + to_bytes / LINK_BYTES_PER_S,
         leave_W=home_W + home_s,
         share_W=np.array([worker.share for worker in workers]),
     )
@@ -143,6 +143,11 @@ class Links:
             at = np.ix_(members.get(link.source, []), members.get(link.target, []))
             latency_WW[at], bytes_WW[at], burst_WW[at] = link.latency_s, link.bytes_per_s, link.burst_bytes
         return Links(latency_WW, bytes_WW, burst_WW)
+
+
+def ends_s(worker: WorkerInfo, cluster: Cluster) -> float:
+    """From the coordinator to a worker, or back; its latency was asked of a process too, so a hand-off is in it."""
+    return max(worker.latency_s / 2, cluster.handoff_s)
 
 
 def home_bytes(runs: int, outputs: int) -> float:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hyperlane.artifacts import Cluster, ModelSpec, WorkerInfo, WorkerSpeed
 from hyperlane.generate.step import Step
 from hyperlane.partition import Range
-from hyperlane.partition.costs import ITEM_BYTES, LINK_BYTES_PER_S, Links, home_bytes
+from hyperlane.partition.costs import ITEM_BYTES, LINK_BYTES_PER_S, Links, ends_s, home_bytes
 from hyperlane.partition.rates import fit, frame_cost, head_s, speed_for
 
 PHASES = ("prefill", "decode")
@@ -122,7 +122,7 @@ class ChainCosts:
             )
             for a, b in pairwise(index)
         ]
-        first, last = (Wire(LINK_BYTES_PER_S, w.latency_s / 2 + cluster.handoff_s) for w in (workers[0], workers[-1]))
+        first, last = (Wire(LINK_BYTES_PER_S, ends_s(worker, cluster)) for worker in (workers[0], workers[-1]))
         return ChainCosts(stages=stages, wires=(first, *inner, last), turn_s=cluster.turn_s)
 
 
