@@ -141,6 +141,7 @@ class ModelSpec:
     head_bytes: int  # final norm and output head
     kv_bytes_per_token: tuple[int, ...]  # by layer: keys and values of one position of one sequence
     quantization: str = "none"  # its name: how the weights are stored
+    kv_bits: int = 32  # of the numbers in a cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

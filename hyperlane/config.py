@@ -72,6 +72,15 @@ class Transport:
     step_timeout_s: float = 60.0
 
 
+class KvCache(Enum):
+    """Numbers in the caches of workers with our own attention; auto: FP32 for weights as they are, else FP16."""
+
+    auto = "auto"
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+
+
 class Speculate(Enum):
     off = "off"
     ngram = "ngram"
@@ -94,6 +103,7 @@ class Generate:
     context: int = 2048
     slots: int = 4
     lanes: int = 0
+    kv_cache: KvCache = KvCache.auto
     prefill_chunk: int = 256
     queue: int = 256
     prefix_cache: bool = True

@@ -25,7 +25,7 @@ class Stage:
     always: bool = False  # what it is about can change behind our back: never taken from an earlier run
 
 
-_ROOM = ("generate.slots", "generate.context", "generate.prefill_chunk")
+_ROOM = ("generate.slots", "generate.context", "generate.kv_cache", "generate.prefill_chunk")
 
 STAGES: Mapping[str, Stage] = {
     stage.name: stage

@@ -15,10 +15,10 @@ from hyperlane.control.client import ControlClient
 from hyperlane.control.types import ComputeSpeed, Probe, StepCase
 from hyperlane.errors import HyperlaneError, one_line
 from hyperlane.partition.optimal import Optimal
+from hyperlane.stages.cache import have_operators, kv_bits
 from hyperlane.stages.context import Context
 from hyperlane.stages.learning import with_experience
 from hyperlane.transport.codec import CODEC_NAMES
-from hyperlane.worker.operators import OPERATORS_VERSION
 
 MOST_LINKED = 12  # workers; of more the links are not timed one by one
 LONG_PAST = 512
@@ -38,9 +38,7 @@ def wanted(config: Config) -> bool:
 
 async def measured(context: Context, cluster: Cluster) -> Cluster:
     """`cluster` with speeds and links. A worker that cannot be timed stays without figures, and a warning says why."""
-    spec = await _spec(context)
-    variants = {worker.operators == OPERATORS_VERSION for worker in cluster.workers}
-    probes = {own: await _probes(context, spec, len(cluster.workers), own) for own in variants}
+    probes, spec = await _probes(context, cluster.workers)
     by_host: dict[str, list[WorkerInfo]] = {}
     for worker in cluster.workers:
         by_host.setdefault(worker.control_address.rpartition(":")[0], []).append(worker)
@@ -48,16 +46,14 @@ async def measured(context: Context, cluster: Cluster) -> Cluster:
 
     async def of_host(workers: Sequence[WorkerInfo]) -> None:
         for worker in workers:  # one after another: they share the machine
-            found[worker.name] = await _timed(worker, probes[worker.operators == OPERATORS_VERSION], spec)
+            found[worker.name] = await _timed(worker, probes, spec)
 
     async with trio.open_nursery() as nursery:
         for workers in by_host.values():
             nursery.start_soon(of_host, workers)
     links = await _links(cluster.workers) if 1 < len(cluster.workers) <= MOST_LINKED else ()
-    workers = [found[worker.name] for worker in cluster.workers]
-    crowds = [await _crowded(worker, workers, probes[worker.operators == OPERATORS_VERSION]) for worker in workers]
-    timed = replace(cluster, workers=tuple(crowds), links=links)
-    return with_experience(timed, spec, context.config)
+    workers = [await _crowded(found[worker.name], list(found.values()), probes) for worker in cluster.workers]
+    return with_experience(replace(cluster, workers=tuple(workers), links=links), spec, context.config)
 
 
 def lines(cluster: Cluster) -> Iterable[str]:
@@ -77,26 +73,22 @@ def lines(cluster: Cluster) -> Iterable[str]:
         yield f"{link.source} -> {link.target} {rate}, {1e3 * link.latency_s:.2g} ms"
 
 
-async def _spec(context: Context) -> ModelSpec:
-    config, checkpoint = context.config, await context.checkpoint()
-    from hyperlane.model.spec import read_spec  # reads torch, which by now is read
-
-    return await trio.to_thread.run_sync(
-        read_spec, checkpoint, config.model.dtype.value, config.quantization, abandon_on_cancel=True
-    )
-
-
-async def _probes(context: Context, spec: ModelSpec, workers: int, operators: bool) -> tuple[tuple[int, Probe], ...]:
-    """Graphs of several layers, of one, and of one with the head, each with its cases."""
+async def _probes(context: Context, workers: Sequence[WorkerInfo]) -> tuple[tuple[tuple[int, Probe], ...], ModelSpec]:
+    """Graphs of several layers, of one, and of one with the head, each with its cases; and the sizes."""
     config, checkpoint = context.config, await context.checkpoint()
     dtype = config.model.dtype.value
-    from hyperlane.model.probe import probe_graphs  # reads torch, which by now is read
+    from hyperlane.model.probe import probe_graphs  # read torch, which by now is read
+    from hyperlane.model.spec import read_spec
 
-    traced = partial(probe_graphs, operators=operators)
-    graphs = await trio.to_thread.run_sync(
-        traced, checkpoint, context.store, dtype, config.quantization, abandon_on_cancel=True
+    bits = kv_bits(config, workers)
+    spec = await trio.to_thread.run_sync(
+        read_spec, checkpoint, dtype, config.quantization, bits, abandon_on_cancel=True
     )
-    few, more = _cases(config, spec, workers)
+    make = partial(probe_graphs, operators=have_operators(workers), kv_bits=bits)
+    graphs = await trio.to_thread.run_sync(
+        make, checkpoint, context.store, dtype, config.quantization, abandon_on_cancel=True
+    )
+    few, more = _cases(config, spec, len(workers))
     chunk = max(case.rows for case in few)
     codec = config.transport.codec.name
     codecs = (codec,) if codec in CODEC_NAMES else ("raw", "h8", "int4")
@@ -115,7 +107,7 @@ async def _probes(context: Context, spec: ModelSpec, workers: int, operators: bo
             codec_rows=(1, chunk) if first else (),
         )
         probes.append((graph.layers, probe))
-    return tuple(probes)
+    return tuple(probes), spec
 
 
 def _cases(config: Config, spec: ModelSpec, workers: int) -> tuple[tuple[StepCase, ...], tuple[StepCase, ...]]:

@@ -1,7 +1,8 @@
 """One shard on ONNX Runtime: a graph, and the keys and values of all slots, updated in place.
 
-The only door to onnxruntime. A step's runs become calls of two shapes, which every build of ONNX Runtime
-computes alike: decode (a range of slots, one token each) and prefill (one slot, several tokens).
+The only door to onnxruntime. With our own attention a step is one call (ragged.py). Else its runs become calls of two
+shapes, which every build of ONNX Runtime computes alike: decode (a range of slots, one token each) and prefill (one
+slot, several tokens).
 """
 
 import importlib.metadata
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane.errors import WorkerError, one_line
+from hyperlane.model.attention import POSITIONS
 from hyperlane.transport.frame import Run
 from hyperlane.transport.native import extension
 from hyperlane.worker.memory import (
@@ -26,11 +28,13 @@ from hyperlane.worker.memory import (
     weights_out_of_memory,
 )
 from hyperlane.worker.operators import operators_library
+from hyperlane.worker.ragged import Bound, RaggedCalls
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(int64)": np.int64,
+    "tensor(uint8)": np.uint8,
 }
 _RESULTS = {
     "hidden_out": "hidden_RD",
@@ -88,10 +92,13 @@ class Session:
         self.is_first, self.is_last = "input_ids" in inputs, "output_rows" in inputs
         self._rows_input = inputs["input_ids" if self.is_first else "hidden_in"]
         self._outputs = {value.name: value for value in self._session.get_outputs()}
+        # Whole tiles of our own cache; or one position more for the idle rows of a batch.
+        self._positions = -(-context // POSITIONS) * POSITIONS if "row_slots" in inputs else context + 1
         self._caches = self._new_caches(
             [value for name, value in inputs.items() if name.startswith("past_")], free_bytes
         )
         self._calls: OrderedDict[tuple[int, ...], _Call] = OrderedDict()
+        self._ragged = self._ragged_calls() if "row_slots" in inputs else None
         self._live = np.zeros(slots, np.int64)  # how many positions of each slot hold keys and values
 
     def run(self, runs: Sequence[Run], rows: NDArray[Any], want_logits: bool = False) -> StepResult:
@@ -109,6 +116,12 @@ class Session:
             raise WorkerError(f"a step of {len(rows)} rows failed: {one_line(error)[:300]}") from error
 
     def _run(self, runs: Sequence[Run], rows: NDArray[Any], want_logits: bool) -> StepResult:
+        if self._ragged is not None:
+            wanted = {name: self._outputs[name] for name in self._wanted(want_logits)}
+            kinds = {name: (_TYPES[v.type], v.shape[-1] if len(v.shape) > 1 else None) for name, v in wanted.items()}
+            found = self._ragged.run(runs, rows, kinds)
+            self._take(runs)
+            return StepResult(**{_RESULTS[name]: array for name, array in found.items()})
         result = self._new_result(len(rows), sum(run.outputs for run in runs), want_logits)
         row_starts = [0, *accumulate(run.count for run in runs)]
         output_starts = [0, *accumulate(run.outputs for run in runs)]
@@ -117,9 +130,12 @@ class Session:
             self._fill(call, batch, runs, rows, row_starts)
             self._session.run_with_iobinding(call.binding)
             self._collect(call, batch, runs, result, row_starts, output_starts)
+        self._take(runs)
+        return result
+
+    def _take(self, runs: Sequence[Run]) -> None:
         for run in runs:
             self._live[run.slot] = run.position + run.count
-        return result
 
     def assume(self, past: int) -> None:
         """Take every slot to hold `past` positions, whatever they are: for timing."""
@@ -138,6 +154,7 @@ class Session:
     def close(self) -> None:
         """Free the weights and the cache."""
         self._calls.clear()
+        self._ragged = None
         self._caches.clear()
         self._session = None
 
@@ -220,6 +237,15 @@ class Session:
             return ("hidden_out",)
         return ("logits",) if want_logits else ("candidate_ids", "candidate_logits", "logsumexp")
 
+    def _ragged_calls(self) -> RaggedCalls:
+        value = self._rows_input
+        width = value.shape[-1] if len(value.shape) > 2 else None
+        caches = [
+            Bound(name=cache.name, type=cache.type, shape=(self._slots, *cache.shape), address=cache.address)
+            for cache in self._caches
+        ]
+        return RaggedCalls(self._session, (value.name, _TYPES[value.type], width), caches, is_last=self.is_last)
+
     # --- calls of ONNX Runtime ------------------------------------------------------------------------------
 
     def _prepared(self, batch: "_Batch", outputs: int, want_logits: bool) -> "_Call":
@@ -266,7 +292,7 @@ class Session:
 
     def _new_caches(self, values: Sequence[Any], free_bytes: int | None) -> list["_Cache"]:
         """What will be needed is compared with what is free first: the kernel promises more memory than it has."""
-        positions = self._slots * (self._context + 1)
+        positions = self._slots * self._positions
         needed = sum(positions * v.shape[1] * v.shape[3] * np.dtype(_TYPES[v.type]).itemsize for v in values)
         if free_bytes is not None and needed > free_bytes:
             raise cache_out_of_memory(needed, self._slots, self._context, free_bytes)
@@ -278,8 +304,8 @@ class Session:
             raise
 
     def _new_cache(self, value: Any) -> "_Cache":
-        """Keys or values of a layer: [slots, heads, context + 1, head_dim], the last for idle rows."""
-        shape, kind = (value.shape[1], self._context + 1, value.shape[3]), _TYPES[value.type]
+        """Keys or values of a layer: [slots, heads, positions, head_dim, or bytes a position]."""
+        shape, kind = (value.shape[1], self._positions, value.shape[3]), _TYPES[value.type]
         zeros = np.empty((self._slots, *shape), kind)
         zeros.fill(0)  # written now: a page that a step is the first to touch costs it more than the step itself
         held: Any = zeros if self._place[0] == "cpu" else self._on_device(zeros)
@@ -289,7 +315,8 @@ class Session:
 
     def _copy(self, cache: "_Cache", source: int, target: int, count: int) -> None:
         if self._place[0] == "cpu":
-            cache.memory[target, :, :count] = cache.memory[source, :, :count]
+            whole = -(-count // POSITIONS) * POSITIONS  # a tile holds its positions side by side
+            cache.memory[target, :, :whole] = cache.memory[source, :, :whole]
             return
         native = extension()
         if native is None or not hasattr(native, "cuda"):

@@ -49,7 +49,7 @@ def probes(store: LayerStore) -> tuple[Probe, ...]:
             codecs=("raw", "h8"),
             codec_rows=(1, 16),
         )
-        for graph in probe_graphs(checkpoint, store, "float32", Int8(), operators=False)
+        for graph in probe_graphs(checkpoint, store, "float32", Int8(), operators=True, kv_bits=16)
     )
 
 
