@@ -159,6 +159,7 @@ class Config:
     calibration: Calibration
     measure: Measure
     explain: bool
+    learn: bool
     generate: Generate
     security: Insecure
     choices: Mapping[str, str]  # group -> chosen kind
