@@ -56,9 +56,9 @@ void fill_buckets(Codebook& book, const std::vector<float>& midpoints) {
     std::int32_t code = 0;
     float inside = INFINITY;
     for (float midpoint : midpoints) {
-      const float of_midpoint = std::nearbyint(midpoint * book.spread);
-      code += of_midpoint < static_cast<float>(bucket);
-      if (of_midpoint == static_cast<float>(bucket)) inside = std::min(inside, midpoint);
+      const double of_midpoint = std::nearbyint(static_cast<double>(midpoint) * book.spread);  // rounded once
+      code += of_midpoint < bucket;
+      if (of_midpoint == bucket) inside = std::min(inside, midpoint);
     }
     book.bucket_codes[bucket & 31] = code;
     book.bucket_midpoints[bucket & 31] = inside;

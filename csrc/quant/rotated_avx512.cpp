@@ -24,6 +24,8 @@ struct Avx512 {
   using I = __m512i;
   using M = __mmask16;
   static constexpr int W = 16;
+  static constexpr float kRound = 0x1.8p23f;
+  static constexpr int kRoundBits = 0x4B400000;
   static constexpr int kTable = 32;  // entries that a lookup takes at one go
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
@@ -47,17 +49,19 @@ struct Avx512 {
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
   static std::uint32_t less(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+  // The lesser of two, and in which lanes that is `a`. A blend, for the minimum takes the ports of the sums.
+  static F lesser(F a, F b, std::uint32_t& is_a) {
+    const M less = _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+    is_a = less;
+    return choose(less, a, b);
+  }
   static F abs(F v) { return _mm512_abs_ps(v); }
   static F choose(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
 
-  static I load_int(const std::uint32_t* p) { return _mm512_loadu_si512(p); }
   static void store_int(std::uint32_t* p, I v) { _mm512_storeu_si512(p, v); }
   static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
   static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
   static I shift_right(I v, unsigned by) { return _mm512_srli_epi32(v, by); }
-  static I where(std::uint32_t lanes, int value) {
-    return _mm512_maskz_set1_epi32(static_cast<M>(lanes), value);
-  }
 
   // Lane i takes lane i ^ H.
   template <int H>
@@ -67,11 +71,13 @@ struct Avx512 {
     if constexpr (H == 2) return _mm512_permute_ps(v, 0x4E);
     return _mm512_permute_ps(v, 0xB1);
   }
-  // Lanes whose number has bit H change sign.
+  // Lane i takes itself and lane i ^ H: their sum, or in the upper of both the difference. A product with 1 or
+  // -1 is exact, so this rounds once.
   template <int H>
-  static F flip(F v) {
+  static F butterfly(F v) {
     constexpr M upper = H == 8 ? 0xFF00 : H == 4 ? 0xF0F0 : H == 2 ? 0xCCCC : 0xAAAA;
-    return _mm512_mask_xor_ps(v, upper, v, _mm512_set1_ps(-0.0f));
+    const F sign = _mm512_mask_blend_ps(upper, set(1), set(-1));
+    return _mm512_fmadd_ps(v, sign, swap<H>(v));
   }
 
   template <int SIZE>
@@ -88,9 +94,9 @@ struct Avx512 {
   template <int BITS>
   static I search(const Codebook& book, F value) {
     if constexpr (BITS > 5) return search_bits<BITS>(book, value, set_int(0));
-    const F spread =
-        _mm512_range_ps(mul(value, set(book.spread)), set(kLastBucket), 2);  // the least magnitude
-    const I bucket = _mm512_cvtps_epi32(spread);
+    // Adding 1.5 * 2^23 rounds to nearest and leaves the bucket in the low bits.
+    const I sum = _mm512_castps_si512(_mm512_fmadd_ps(value, set(book.spread), set(kRound)));
+    const I bucket = _mm512_max_epi32(_mm512_min_epi32(sum, set_int(kRoundBits + 15)), set_int(kRoundBits - 15));
     const I code = _mm512_permutex2var_epi32(_mm512_load_si512(book.bucket_codes), bucket,
                                              _mm512_load_si512(book.bucket_codes + 16));
     if constexpr (BITS < 5) return count_if_greater(code, value, lookup<32>(book.bucket_midpoints, bucket));
@@ -119,12 +125,10 @@ struct Avx512 {
     _mm512_mask_compressstoreu_ps(sums, 0x1111, quarters);
   }
 
-  // 64 codes, a byte each in the order of the values, and back to four registers. The upper bits of `code`
-  // are noise.
+  // 64 codes, a byte each in the order of the values, and back to four registers, whose upper bits are noise.
   static I to_bytes(const I* code) {
-    const I low = _mm512_or_si512(code[0], _mm512_slli_epi32(code[1], 8));
-    const I high = _mm512_or_si512(_mm512_slli_epi32(code[2], 16), _mm512_slli_epi32(code[3], 24));
-    return _mm512_permutexvar_epi32(transposed(), _mm512_shuffle_epi8(_mm512_or_si512(low, high), quads()));
+    const I low = _mm512_packs_epi32(code[0], code[1]), high = _mm512_packs_epi32(code[2], code[3]);
+    return _mm512_permutexvar_epi32(transposed(), _mm512_packus_epi16(low, high));
   }
   static void from_bytes(I bytes, I* code) {
     code[0] = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(transposed(), bytes), quads());
@@ -138,12 +142,20 @@ struct Avx512 {
   static I transposed() { return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); }
 
   static void store_codes(const I* code, std::uint8_t* p) { _mm512_storeu_si512(p, to_bytes(code)); }
-  template <int BITS>
+  // below + 3 - subset, a byte a lane; bit i of `high` and `low` is of lane i.
+  static void subtract_subsets(const std::uint8_t* below, std::uint64_t high, std::uint64_t low,
+                               std::uint8_t* sums) {
+    const I three = _mm512_add_epi8(_mm512_loadu_si512(below), _mm512_set1_epi8(3));
+    const I rest = _mm512_mask_sub_epi8(three, high, three, _mm512_set1_epi8(2));
+    _mm512_store_si512(sums, _mm512_mask_sub_epi8(rest, low, rest, _mm512_set1_epi8(1)));
+  }
+  // The planes of bits LOW to LOW + BITS - 1.
+  template <int BITS, int LOW = 0>
   static void store_planes(const std::uint8_t* codes, std::uint8_t* p) {
     const I bytes = _mm512_loadu_si512(codes);
 #pragma GCC unroll 6
     for (int plane = 0; plane < BITS; ++plane) {
-      const __mmask64 bits = _mm512_test_epi8_mask(bytes, _mm512_set1_epi8(1 << (BITS - 1 - plane)));
+      const __mmask64 bits = _mm512_test_epi8_mask(bytes, _mm512_set1_epi8(1 << (LOW + BITS - 1 - plane)));
       std::memcpy(p + 8 * plane, &bits, sizeof bits);
     }
   }

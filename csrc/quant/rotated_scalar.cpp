@@ -35,13 +35,13 @@ bool encode_trellis(const Rotated& codec, const float* values, float* room, std:
   if (!row_scale(codec, halving_sum(squares, kBlock), most, scale)) return false;
   float cost[kStates][kLanes] = {};
   std::fill(cost[1], cost[1] + 3 * kLanes, kFar);
-  auto* below = reinterpret_cast<std::uint32_t*>(room);
-  Step *steps = reinterpret_cast<Step*>(room + codec.mean.size()), *step = steps;
+  const TrellisRoom work = trellis_room(codec, room);
+  std::size_t step = 0;
   for (const Block& block : codec.blocks)
     for (std::size_t i = 0; block.bits && i < block.size; i += kLanes, ++step)
       advance(codec.trellises[block.bits], block.bits, values + block.start + i,
-              std::min(kLanes, block.size - i), inverse_step(*scale), cost, below + kLanes * (step - steps),
-              *step);
+              std::min(kLanes, block.size - i), inverse_step(*scale), cost, work.below + kLanes * step,
+              work.steps[step]);
   std::uint32_t ends[2] = {};
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     std::uint32_t best = 0;
@@ -50,12 +50,12 @@ bool encode_trellis(const Rotated& codec, const float* values, float* room, std:
     ends[0] |= (best >> 1) << lane;
     ends[1] |= (best & 1) << lane;
   }
-  trace_back(ends[0], ends[1], steps, static_cast<std::size_t>(step - steps));
+  trace_back(ends[0], ends[1], work.steps, step, work.path);
+  step = 0;
   for (const Block& block : codec.blocks) {
     if (!block.bits) continue;
-    write_codes(block, steps, below, codes);
-    steps += step_count(block);
-    below += kLanes * step_count(block);
+    write_codes(block, work, step, codes);
+    step += step_count(block);
     codes += block.code_bytes;
   }
   return true;

@@ -18,7 +18,7 @@ struct Simd {
   template <int H>
   static void hadamard_lanes(F* v) {
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) v[i] = V::add(V::template swap<H>(v[i]), V::template flip<H>(v[i]));
+    for (int i = 0; i < N; ++i) v[i] = V::template butterfly<H>(v[i]);
     if constexpr (H > 1) hadamard_lanes<H / 2>(v);
   }
 

@@ -24,29 +24,29 @@ struct TrellisPath {
   static bool encode(const Rotated& codec, const float* values, float* room, std::uint8_t scale,
                      std::uint8_t* codes) {
     const float inverse = inverse_step(scale);
-    auto* below = reinterpret_cast<std::uint32_t*>(room);
-    Step *steps = reinterpret_cast<Step*>(room + codec.mean.size()), *step = steps;
+    const TrellisRoom work = trellis_room(codec, room);
     Cost cost;
     for (int state = 0; state < kStates; ++state)
       for (int k = 0; k < K; ++k) cost.of[state][k] = V::set(state ? kFar : 0);
+    std::size_t step = 0;
     for (const Block& block : codec.blocks) {
       dispatch(block.bits, [&](auto bits) {
         advance_block<bits()>(codec.trellises[bits()], block, values, inverse, cost,
-                              below + kLanes * (step - steps), step);
+                              work.below + kLanes * step, work.steps + step);
       });
       step += block.bits ? step_count(block) : 0;
     }
     std::uint32_t ends[2] = {};
     for (int k = 0; k < K; ++k) find_ends(cost, k, ends);
-    trace_back(ends[0], ends[1], steps, static_cast<std::size_t>(step - steps));
+    trace_back(ends[0], ends[1], work.steps, step, work.path);
+    step = 0;
     for (const Block& block : codec.blocks) {
       if (!block.bits) continue;
       if (block.size == kBlock)
-        dispatch(block.bits, [&](auto bits) { store_block<bits()>(steps, below, codes); });
+        dispatch(block.bits, [&](auto bits) { store_block<bits()>(work, step, codes); });
       else
-        write_codes(block, steps, below, codes);
-      steps += step_count(block);
-      below += kLanes * step_count(block);
+        write_codes(block, work, step, codes);
+      step += step_count(block);
       codes += block.code_bytes;
     }
     return true;
@@ -62,16 +62,23 @@ struct TrellisPath {
  private:
   template <int BITS>
   static void advance_block(const Trellis& book, const Block& block, const float* values, float inverse,
-                            Cost& total, std::uint32_t* below, Step* steps) {
+                            Cost& total, std::uint8_t* below, Step* steps) {
     Cost cost = total;
     values += block.start;
     if (block.size == kBlock) {
+      I counts[N];
 #pragma GCC unroll 4
       for (std::size_t at = 0; at < kBlock; at += kLanes)
-        advance_step<BITS, true>(book, values + at, kLanes, inverse, cost, below + at, *steps++);
+        advance_step<BITS, true>(book, values + at, kLanes, inverse, cost, counts + at / W, *steps++);
+      V::store_codes(counts, below);
     } else {
-      for (std::size_t at = 0; at < block.size; at += kLanes)
-        advance_step<BITS, false>(book, values + at, block.size - at, inverse, cost, below + at, *steps++);
+      for (std::size_t at = 0; at < block.size; at += kLanes) {
+        I counts[K];
+        advance_step<BITS, false>(book, values + at, block.size - at, inverse, cost, counts, *steps++);
+        std::uint32_t wide[kLanes];
+        for (int k = 0; k < K; ++k) V::store_int(wide + k * W, counts[k]);
+        std::copy(wide, wide + kLanes, below + at);
+      }
     }
     total = cost;
   }
@@ -80,14 +87,14 @@ struct TrellisPath {
   template <int BITS, bool WHOLE>
   __attribute__((always_inline)) static void advance_step(const Trellis& book, const float* values,
                                                           std::size_t count, float inverse, Cost& cost,
-                                                          std::uint32_t* below, Step& step) {
+                                                          I* below, Step& step) {
     std::uint32_t over[kStates] = {};
 #pragma GCC unroll 2
     for (int k = 0; k < K; ++k) {
       F error[4];
       const std::size_t first = static_cast<std::size_t>(k * W);
       const F value = V::mul(V::load(values + first), V::set(inverse));
-      V::store_int(below + first, nearest<BITS>(book, value, error));
+      below[k] = nearest<BITS>(book, value, error);
       if (!WHOLE && first + W > count) hush(count > first ? count - first : 0, error);
       advance(error, cost, k, over);
     }
@@ -131,8 +138,9 @@ struct TrellisPath {
       const int p = state >> 1, p1 = state & 1;
       const F without = V::add(cost.of[2 * p1][k], error[2 * p + p1]);
       const F better = V::add(cost.of[2 * p1 + 1][k], error[2 * (1 - p) + p1]);
-      over[state] |= V::less(better, without) << (k * W);
-      next[state] = V::min(better, without);
+      std::uint32_t is_better;
+      next[state] = V::lesser(better, without, is_better);
+      over[state] |= is_better << (k * W);
     }
     for (int state = 0; state < kStates; ++state) cost.of[state][k] = next[state];
   }
@@ -152,21 +160,15 @@ struct TrellisPath {
   }
 
   template <int BITS>
-  static void store_block(const Step* steps, const std::uint32_t* below, std::uint8_t* codes) {
-    I index[N];
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) {
-      const std::uint16_t* bits = steps[i / K].over;
-      const int shift = (i % K) * W;
-      const I high = V::where(bits[kSubsetHigh] >> shift & kMask, 2),
-              low = V::where(bits[kSubsetLow] >> shift & kMask, 1);
-      index[i] = index_in(V::add_int(high, low), V::load_int(below + i * W));
-    }
-    for (std::size_t i = 0; i < kBlock / kLanes; ++i) std::memcpy(codes + 2 * i, &steps[i].over[kPath], 2);
+  static void store_block(const TrellisRoom& room, std::size_t step, std::uint8_t* codes) {
+    std::memcpy(codes, room.path.bit + step, 8);
     if constexpr (BITS > 1) {
-      alignas(64) std::uint8_t bytes[kBlock];
-      V::store_codes(index, bytes);
-      V::template store_planes<BITS - 1>(bytes, codes + 8);
+      std::uint64_t high, low;
+      std::memcpy(&high, room.path.high + step, sizeof high);
+      std::memcpy(&low, room.path.low + step, sizeof low);
+      alignas(64) std::uint8_t sums[kBlock];
+      V::subtract_subsets(room.below + kLanes * step, high, low, sums);
+      V::template store_planes<BITS - 1, 2>(sums, codes + 8);  // index = sum / 4
     }
   }
 
