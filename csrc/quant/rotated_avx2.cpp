@@ -83,16 +83,40 @@ struct Avx2 {
     if constexpr (SIZE <= 8) return _mm256_permutevar8x32_ps(load(table), index);
     return _mm256_i32gather_ps(table, index, 4);
   }
+  // How many midpoints lie below each of COUNT values.
+  template <int BITS, int COUNT>
+  static void search(const Codebook& book, const F* value, I* code) {
+    for (int i = 0; i < COUNT; ++i) code[i] = search_bits<BITS>(book, value[i]);
+  }
   template <int BITS, int STEP = 0>
-  static I search(const Codebook& book, F value, I code = _mm256_setzero_si256()) {
+  static I search_bits(const Codebook& book, F value, I code = _mm256_setzero_si256()) {
     if constexpr (STEP == BITS) {
       return code;
     } else {
       const F greater = _mm256_cmp_ps(value, lookup<(1 << STEP)>(book.steps[STEP], code), _CMP_GT_OQ);
       const I next = _mm256_sub_epi32(_mm256_add_epi32(code, code), _mm256_castps_si256(greater));
-      return search<BITS, STEP + 1>(book, value, next);
+      return search_bits<BITS, STEP + 1>(book, value, next);
     }
   }
+  // By subset the squared error of the nearest level of a value, given how many midpoints lie below it.
+  template <int BITS>
+  struct Nearest {
+    const Trellis& book;
+    explicit Nearest(const Trellis& of) : book(of) {}
+
+    void errors(F value, I below, F* error) const {
+      for (int subset = 0; subset < 4; ++subset) {
+        const F wrong = sub(value, level(subset, below));
+        error[subset] = mul(wrong, wrong);
+      }
+    }
+    F level(int subset, I below) const {
+      if constexpr ((2 << BITS) <= kTable) return lookup<(2 << BITS)>(book.nearest[subset], below);
+      const I index = shift_right(sub_int(add_int(below, set_int(3)), set_int(subset)), 2);
+      return lookup<(1 << (BITS - 1))>(book.subsets[subset], index);
+    }
+  };
+
   // The sums of four registers in halving order.
   static void sum_each(const F* v, float* sums) {
     for (int i = 0; i < 4; ++i) {

@@ -49,11 +49,11 @@ struct Avx512 {
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
   static F min(F a, F b) { return _mm512_min_ps(a, b); }
   static std::uint32_t less(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
-  // The lesser of two, and in which lanes that is `a`. A blend, for the minimum takes the ports of the sums.
+  // The lesser of two that are not below 0, and in which lanes that is `a`. Such floats order as integers,
+  // whose minimum is soonest there.
   static F lesser(F a, F b, std::uint32_t& is_a) {
-    const M less = _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
-    is_a = less;
-    return choose(less, a, b);
+    is_a = less(a, b);
+    return _mm512_castsi512_ps(_mm512_min_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
   }
   static F abs(F v) { return _mm512_abs_ps(v); }
   static F choose(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
@@ -71,8 +71,8 @@ struct Avx512 {
     if constexpr (H == 2) return _mm512_permute_ps(v, 0x4E);
     return _mm512_permute_ps(v, 0xB1);
   }
-  // Lane i takes itself and lane i ^ H: their sum, or in the upper of both the difference. A product with 1 or
-  // -1 is exact, so this rounds once.
+  // Lane i takes itself and lane i ^ H: their sum, or in the upper of both the difference. A product with 1
+  // or -1 is exact, so this rounds once.
   template <int H>
   static F butterfly(F v) {
     constexpr M upper = H == 8 ? 0xFF00 : H == 4 ? 0xF0F0 : H == 2 ? 0xCCCC : 0xAAAA;
@@ -90,31 +90,91 @@ struct Avx512 {
     const F high = _mm512_permutex2var_ps(_mm512_load_ps(table + 32), index, _mm512_load_ps(table + 48));
     return choose(_mm512_test_epi32_mask(index, set_int(32)), high, low);
   }
-  // How many midpoints lie below: by bucket, which leaves one comparison (5 bits: two), or bit by bit.
+  // How many midpoints lie below each of COUNT values: by bucket, which leaves one comparison (5 bits: two),
+  // or bit by bit. One stage for all values before the next, as few chains fit into the scheduler one by one.
+  template <int BITS, int COUNT>
+  static void search(const Codebook& book, const F* value, I* code) {
+    if constexpr (BITS > 5) {
+      search_bits<BITS, COUNT>(book, value, code);
+    } else {
+      I bucket[COUNT];
+      // Adding 1.5 * 2^23 rounds to nearest and leaves the bucket in the low bits.
+      each<COUNT>([&](int i) {
+        bucket[i] = _mm512_castps_si512(_mm512_fmadd_ps(value[i], set(book.spread), set(kRound)));
+      });
+      each<COUNT>([&](int i) { bucket[i] = _mm512_min_epi32(bucket[i], set_int(kRoundBits + 15)); });
+      each<COUNT>([&](int i) { bucket[i] = _mm512_max_epi32(bucket[i], set_int(kRoundBits - 15)); });
+      each<COUNT>([&](int i) {
+        code[i] = _mm512_permutex2var_epi32(_mm512_load_si512(book.bucket_codes), bucket[i],
+                                            _mm512_load_si512(book.bucket_codes + 16));
+      });
+      if constexpr (BITS < 5) {
+        count_greater<COUNT>(value, code,
+                             [&](int i) { return lookup<32>(book.bucket_midpoints, bucket[i]); });
+      } else {
+        count_greater<COUNT>(value, code, [&](int i) { return lookup<32>(book.midpoints, code[i]); });
+        count_greater<COUNT>(value, code, [&](int i) { return lookup<32>(book.midpoints, code[i]); });
+      }
+    }
+  }
+  template <int COUNT, class Do>
+  __attribute__((always_inline)) static void each(Do what) {
+#pragma GCC unroll 8
+    for (int i = 0; i < COUNT; ++i) what(i);
+  }
+  template <int COUNT, class Midpoint>
+  __attribute__((always_inline)) static void count_greater(const F* value, I* code, Midpoint midpoint) {
+    F found[COUNT];
+    M greater[COUNT];
+    each<COUNT>([&](int i) { found[i] = midpoint(i); });
+    each<COUNT>([&](int i) { greater[i] = _mm512_cmp_ps_mask(value[i], found[i], _CMP_GT_OQ); });
+    each<COUNT>([&](int i) { code[i] = _mm512_mask_add_epi32(code[i], greater[i], code[i], set_int(1)); });
+  }
+  template <int BITS, int COUNT, int STEP = 0>
+  static void search_bits(const Codebook& book, const F* value, I* code) {
+    if constexpr (STEP == 0) each<COUNT>([&](int i) { code[i] = set_int(0); });
+    if constexpr (STEP < BITS) {
+      F midpoint[COUNT];
+      each<COUNT>([&](int i) { midpoint[i] = lookup<(1 << STEP)>(book.steps[STEP], code[i]); });
+      each<COUNT>([&](int i) { code[i] = _mm512_add_epi32(code[i], code[i]); });
+      count_greater<COUNT>(value, code, [&](int i) { return midpoint[i]; });
+      search_bits<BITS, COUNT, STEP + 1>(book, value, code);
+    }
+  }
+  // By subset the squared error of the nearest level of a value, given how many midpoints lie below it.
+  // Tables of up to 32 entries stay in registers for a run of blocks.
   template <int BITS>
-  static I search(const Codebook& book, F value) {
-    if constexpr (BITS > 5) return search_bits<BITS>(book, value, set_int(0));
-    // Adding 1.5 * 2^23 rounds to nearest and leaves the bucket in the low bits.
-    const I sum = _mm512_castps_si512(_mm512_fmadd_ps(value, set(book.spread), set(kRound)));
-    const I bucket = _mm512_max_epi32(_mm512_min_epi32(sum, set_int(kRoundBits + 15)), set_int(kRoundBits - 15));
-    const I code = _mm512_permutex2var_epi32(_mm512_load_si512(book.bucket_codes), bucket,
-                                             _mm512_load_si512(book.bucket_codes + 16));
-    if constexpr (BITS < 5) return count_if_greater(code, value, lookup<32>(book.bucket_midpoints, bucket));
-    const I next = count_if_greater(code, value, lookup<32>(book.midpoints, code));
-    return count_if_greater(next, value, lookup<32>(book.midpoints, next));
-  }
-  static I count_if_greater(I code, F value, F midpoint) {
-    return _mm512_mask_add_epi32(code, _mm512_cmp_ps_mask(value, midpoint, _CMP_GT_OQ), code, set_int(1));
-  }
-  template <int BITS, int STEP = 0>
-  static I search_bits(const Codebook& book, F value, I code) {
-    if constexpr (STEP == BITS)
-      return code;
-    else
-      return search_bits<BITS, STEP + 1>(
-          book, value,
-          count_if_greater(_mm512_add_epi32(code, code), value, lookup<(1 << STEP)>(book.steps[STEP], code)));
-  }
+  struct Nearest {
+    static constexpr bool kHeld = BITS <= 4;
+    const Trellis& book;
+    F low[4], high[4];
+
+    explicit Nearest(const Trellis& of) : book(of) {
+      if constexpr (kHeld)
+        for (int subset = 0; subset < 4; ++subset) {
+          low[subset] = held(_mm512_load_ps(book.nearest[subset]));
+          if constexpr (BITS == 4) high[subset] = held(_mm512_load_ps(book.nearest[subset] + 16));
+        }
+    }
+    // Kept from being loaded anew each time.
+    static F held(F table) {
+      asm("" : "+v"(table));
+      return table;
+    }
+
+    __attribute__((always_inline)) void errors(F value, I below, F* error) const {
+      each<4>([&](int subset) { error[subset] = level(subset, below); });
+      each<4>([&](int subset) { error[subset] = sub(value, error[subset]); });
+      each<4>([&](int subset) { error[subset] = mul(error[subset], error[subset]); });
+    }
+    __attribute__((always_inline)) F level(int subset, I below) const {
+      if constexpr (BITS < 4) return _mm512_permutexvar_ps(below, low[subset]);
+      if constexpr (BITS == 4) return _mm512_permutex2var_ps(low[subset], below, high[subset]);
+      const I index = shift_right(add_int(below, set_int(3 - subset)), 2);
+      return lookup<(1 << (BITS - 1))>(book.subsets[subset], index);
+    }
+  };
+
   // The sums of four registers in halving order.
   static void sum_each(const F* v, float* sums) {
     const F ab = add(_mm512_shuffle_f32x4(v[0], v[1], 0x44), _mm512_shuffle_f32x4(v[0], v[1], 0xEE));

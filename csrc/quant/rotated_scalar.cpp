@@ -61,11 +61,11 @@ bool encode_trellis(const Rotated& codec, const float* values, float* room, std:
   return true;
 }
 
-bool encode_row(const Rotated& codec, const float* row, float inverse_rms, float* scratch,
+bool encode_row(const Rotated& codec, const float* row, bool in_order, float inverse_rms, float* scratch,
                 std::uint8_t* scales, std::uint8_t* codes) {
   for (const Block& block : codec.blocks) {
     for (std::size_t i = block.start; i < block.start + block.size; ++i) {
-      const float value = row[codec.order.empty() ? i : codec.order[i]];
+      const float value = row[in_order ? i : codec.order[i]];
       scratch[i] = (value * inverse_rms - codec.mean[i]) * codec.forward[i];
     }
     hadamard(scratch + block.start, block.size);
@@ -81,7 +81,7 @@ bool encode_row(const Rotated& codec, const float* row, float inverse_rms, float
 }
 
 void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes, float rms,
-                float* scratch, float* row) {
+                bool in_order, float* scratch, float* row) {
   std::uint64_t past = 0;
   for (const Block& block : codec.blocks) {
     float* values = scratch + block.start;
@@ -93,12 +93,12 @@ void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uin
     codes += block.code_bytes;
     hadamard(values, block.size);
     for (std::size_t i = block.start; i < block.start + block.size; ++i)
-      row[codec.order.empty() ? i : codec.order[i]] = (scratch[i] * codec.backward[i] + codec.mean[i]) * rms;
+      row[in_order ? i : codec.order[i]] = (scratch[i] * codec.backward[i] + codec.mean[i]) * rms;
   }
 }
 
 }  // namespace
 
-RotatedKernels scalar_rotated_kernels() { return {load_row, store_row, encode_row, decode_row}; }
+RotatedKernels scalar_rotated_kernels() { return {load_row, store_row, encode_row, decode_row, nullptr}; }
 
 }  // namespace hyperlane

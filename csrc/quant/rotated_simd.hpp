@@ -1,6 +1,7 @@
 // The rotated codecs on vectors of V::W floats. Include it after V and under the target's options; all is
 // internal.
 #pragma once
+#include "quant/permute_rows.hpp"
 #include "quant/rotated_block.hpp"
 #include "quant/trellis_simd.hpp"
 
@@ -78,16 +79,17 @@ struct Simd {
     F parts[4] = {V::set(0), V::set(0), V::set(0), V::set(0)};
 #pragma GCC unroll 4
     for (int trial = 0; trial < TRIALS; ++trial) {
-      F squares[N];
+      F squares[N], value[N];
       I code[N];
 #pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) {
-        const F value = V::mul(v[i], V::set(inverses[trial]));
-        code[i] = V::template search<BITS>(book, value);
-        const F level = V::template lookup<(1 << BITS)>(book.levels, code[i]);
-        const F wrong = V::sub(v[i], V::mul(level, V::set(steps[trial])));
-        squares[i] = V::mul(wrong, wrong);
-      }
+      for (int i = 0; i < N; ++i) value[i] = V::mul(v[i], V::set(inverses[trial]));
+      V::template search<BITS, N>(book, value, code);
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) squares[i] = V::template lookup<(1 << BITS)>(book.levels, code[i]);
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) squares[i] = V::sub(v[i], V::mul(squares[i], V::set(steps[trial])));
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) squares[i] = V::mul(squares[i], squares[i]);
       parts[trial] = fold(squares);
       V::store_codes(code, codes + trial * kBlock);
     }
@@ -164,11 +166,12 @@ struct Simd {
   }
 
   // Sorts, centres, scales and turns one block of a row.
-  static void rotate(const Rotated& codec, const Block& block, const float* row, F inverse_rms, F* v) {
+  static void rotate(const Rotated& codec, const Block& block, const float* row, bool in_order, F inverse_rms,
+                     F* v) {
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
       const std::size_t at = block.start + static_cast<std::size_t>(i * W);
-      const F value = codec.order.empty() ? V::load(row + at) : V::gather(row, codec.order.data() + at);
+      const F value = in_order ? V::load(row + at) : V::gather(row, codec.order.data() + at);
       v[i] =
           V::mul(V::sub(V::mul(value, inverse_rms), V::load(&codec.mean[at])), V::load(&codec.forward[at]));
     }
@@ -187,16 +190,16 @@ struct Simd {
 
   // One stage for all blocks before the next, so that blocks overlap in the pipeline instead of waiting on
   // sums.
-  static bool encode_row(const Rotated& codec, const float* row, float inverse_rms, float* room,
-                         std::uint8_t* scales, std::uint8_t* codes) {
+  static bool encode_row(const Rotated& codec, const float* row, bool in_order, float inverse_rms,
+                         float* room, std::uint8_t* scales, std::uint8_t* codes) {
     const std::size_t count = codec.blocks.size();
     float *values = room, *gains = room + codec.mean.size(), *work = gains + count;
     if (codec.quantizer == Quantizer::trellis)
-      return encode_trellis_row(codec, row, inverse_rms, room, scales, codes);
+      return encode_trellis_row(codec, row, in_order, inverse_rms, room, scales, codes);
     for (std::size_t b = 0; b < count; ++b) {
       const Block& block = codec.blocks[b];
       F v[N];
-      rotate(codec, block, row, V::set(inverse_rms), v);
+      rotate(codec, block, row, in_order, V::set(inverse_rms), v);
       write(v, values + block.start);
       gains[b] = block.size == kBlock ? absmax(v) : 0;
     }
@@ -204,8 +207,8 @@ struct Simd {
     return encode_levels_row(codec, values, gains, work, scales, codes);
   }
 
-  static bool encode_trellis_row(const Rotated& codec, const float* row, float inverse_rms, float* room,
-                                 std::uint8_t* scale, std::uint8_t* codes) {
+  static bool encode_trellis_row(const Rotated& codec, const float* row, bool in_order, float inverse_rms,
+                                 float* room, std::uint8_t* scale, std::uint8_t* codes) {
     float* values = room;
     F squares[N], most = V::set(0), v[N];
 #pragma GCC unroll 8
@@ -213,12 +216,12 @@ struct Simd {
     const std::size_t whole = codec.width / kBlock;
     for (std::size_t b = 0; b < whole; ++b) {
       if (!codec.blocks[b].bits) continue;
-      rotate(codec, codec.blocks[b], row, V::set(inverse_rms), v);
+      rotate(codec, codec.blocks[b], row, in_order, V::set(inverse_rms), v);
       write(v, values + b * kBlock);
       measure(v, squares, most);
     }
     if (whole < codec.blocks.size()) {
-      rotate_tails(codec, row, inverse_rms, values);
+      rotate_tails(codec, row, in_order, inverse_rms, values);
       read(values + whole * kBlock, v);
       measure(v, squares, most);
     }
@@ -236,11 +239,12 @@ struct Simd {
   }
 
   // The short blocks at the end; zeros where there are no bits, and up to 64 values.
-  static void rotate_tails(const Rotated& codec, const float* row, float inverse_rms, float* values) {
+  static void rotate_tails(const Rotated& codec, const float* row, bool in_order, float inverse_rms,
+                           float* values) {
     for (std::size_t b = codec.width / kBlock; b < codec.blocks.size(); ++b) {
       const Block& block = codec.blocks[b];
       F v[N];
-      rotate(codec, block, row, V::set(inverse_rms), v);
+      rotate(codec, block, row, in_order, V::set(inverse_rms), v);
       write(v, values + block.start);
       if (block.bits)
         hyperlane::hadamard(values + block.start, block.size);
@@ -340,8 +344,8 @@ struct Simd {
   }
 
   static void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes,
-                         float rms, float* room, float* row) {
-    float* values = codec.order.empty() ? row : room;
+                         float rms, bool in_order, float* room, float* row) {
+    float* values = in_order ? row : room;
     const F factor = V::set(rms);
     std::uint64_t past = 0;
     for (const Block& block : codec.blocks) {
@@ -366,12 +370,14 @@ struct Simd {
         V::store(values + at, V::mul(value, factor));
       }
     }
-    if (codec.order.empty()) return;
+    if (in_order) return;
     for (std::size_t at = 0; at < codec.width; at += W)
       V::store(row + at, V::gather(values, codec.place.data() + at));
   }
 
-  static RotatedKernels kernels() { return {load_row, store_row, encode_row, decode_row}; }
+  static RotatedKernels kernels() {
+    return {load_row, store_row, encode_row, decode_row, PermuteRows::permute};
+  }
 };
 
 }  // namespace

@@ -92,7 +92,9 @@ inline void write_codes(const Block& block, const TrellisRoom& room, std::size_t
   std::fill(codes, codes + block.code_bytes, std::uint8_t{0});
   for (std::size_t i = 0; i < block.size; ++i) {
     const std::size_t step = first + i / kLanes, lane = i % kLanes;
-    const auto bit = [&](const std::uint16_t* of) { return static_cast<std::uint32_t>(of[step] >> lane) & 1; };
+    const auto bit = [&](const std::uint16_t* of) {
+      return static_cast<std::uint32_t>(of[step] >> lane) & 1;
+    };
     const std::uint32_t below = room.below[step * kLanes + lane];
     const std::uint32_t index = (below + 3 - 2 * bit(room.path.high) - bit(room.path.low)) >> 2;
     const std::uint32_t code = (bit(room.path.bit) << (block.bits - 1)) | index;
