@@ -361,10 +361,12 @@ class RotatedCodec {
     if (state == kCoded) {
       half_bits rms;
       std::memcpy(&rms, in, 2);
-      kernels_.decode_row(codec_, in + 2, in + 2 + codec_.scale_count, half_to_float(rms),
-                          sorted || codec_.order.empty(), row + padded_, row);
-      if (sorted) return kernels_.store_row(row, codec_.width, sorted, true);
-      return kernels_.store_row(row, codec_.width, values, half);
+      const bool in_order = sorted || codec_.order.empty();
+      half_bits* halves = sorted ? sorted : in_order && half ? reinterpret_cast<half_bits*>(values) : nullptr;
+      kernels_.decode_row(codec_, in + 2, in + 2 + codec_.scale_count, half_to_float(rms), in_order,
+                          row + padded_, row, halves);
+      if (!halves) kernels_.store_row(row, codec_.width, values, half);
+      return;
     }
     const std::size_t out_bytes = codec_.width * (half ? 2 : 4);
     if (state == kZero) {

@@ -68,7 +68,7 @@ struct Rotated {
 
 // Floats that the kernels work in, for each row.
 inline std::size_t room_size(const Rotated& codec) {
-  return 3 * codec.mean.size() + (20 + kBlock) * codec.blocks.size() + 32;
+  return 3 * codec.mean.size() + (21 + kBlock) * codec.blocks.size() + 36;
 }
 
 // What differs between instruction sets. Blocks of less than 64 always take the scalar form.
@@ -80,9 +80,9 @@ struct RotatedKernels {
   // channels of `row` are sorted already.
   bool (*encode_row)(const Rotated& codec, const float* row, bool in_order, float inverse_rms, float* room,
                      std::uint8_t* scales, std::uint8_t* codes);
-  // Where `in_order`, the channels of `row` stay sorted.
+  // Where `in_order`, the channels of `row` stay sorted, and `halves`, if it is not null, takes them instead.
   void (*decode_row)(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes, float rms,
-                     bool in_order, float* room, float* row);
+                     bool in_order, float* room, float* row, half_bits* halves);
   // Sorts the channels of 16 rows at a time, or puts them back, faster than row by row; see permute_rows.hpp.
   // Null where there is no such way.
   void (*permute_rows)(const half_bits* rows, std::size_t stride, std::size_t width,

@@ -84,20 +84,26 @@ struct Avx2 {
     return _mm256_i32gather_ps(table, index, 4);
   }
   // How many midpoints lie below each of COUNT values.
-  template <int BITS, int COUNT>
-  static void search(const Codebook& book, const F* value, I* code) {
-    for (int i = 0; i < COUNT; ++i) code[i] = search_bits<BITS>(book, value[i]);
-  }
-  template <int BITS, int STEP = 0>
-  static I search_bits(const Codebook& book, F value, I code = _mm256_setzero_si256()) {
-    if constexpr (STEP == BITS) {
-      return code;
-    } else {
-      const F greater = _mm256_cmp_ps(value, lookup<(1 << STEP)>(book.steps[STEP], code), _CMP_GT_OQ);
-      const I next = _mm256_sub_epi32(_mm256_add_epi32(code, code), _mm256_castps_si256(greater));
-      return search_bits<BITS, STEP + 1>(book, value, next);
+  template <int BITS>
+  struct Search {
+    const Codebook& book;
+    explicit Search(const Codebook& of) : book(of) {}
+
+    template <int COUNT>
+    void find(const F* value, I* code) const {
+      for (int i = 0; i < COUNT; ++i) code[i] = find_one(value[i], _mm256_setzero_si256());
     }
-  }
+    template <int STEP = 0>
+    I find_one(F value, I code) const {
+      if constexpr (STEP == BITS) {
+        return code;
+      } else {
+        const F greater = _mm256_cmp_ps(value, lookup<(1 << STEP)>(book.steps[STEP], code), _CMP_GT_OQ);
+        const I next = _mm256_sub_epi32(_mm256_add_epi32(code, code), _mm256_castps_si256(greater));
+        return find_one<STEP + 1>(value, next);
+      }
+    }
+  };
   // By subset the squared error of the nearest level of a value, given how many midpoints lie below it.
   template <int BITS>
   struct Nearest {

@@ -92,30 +92,54 @@ struct Avx512 {
   }
   // How many midpoints lie below each of COUNT values: by bucket, which leaves one comparison (5 bits: two),
   // or bit by bit. One stage for all values before the next, as few chains fit into the scheduler one by one.
-  template <int BITS, int COUNT>
-  static void search(const Codebook& book, const F* value, I* code) {
-    if constexpr (BITS > 5) {
-      search_bits<BITS, COUNT>(book, value, code);
-    } else {
-      I bucket[COUNT];
-      // Adding 1.5 * 2^23 rounds to nearest and leaves the bucket in the low bits.
-      each<COUNT>([&](int i) {
-        bucket[i] = _mm512_castps_si512(_mm512_fmadd_ps(value[i], set(book.spread), set(kRound)));
-      });
-      each<COUNT>([&](int i) { bucket[i] = _mm512_min_epi32(bucket[i], set_int(kRoundBits + 15)); });
-      each<COUNT>([&](int i) { bucket[i] = _mm512_max_epi32(bucket[i], set_int(kRoundBits - 15)); });
-      each<COUNT>([&](int i) {
-        code[i] = _mm512_permutex2var_epi32(_mm512_load_si512(book.bucket_codes), bucket[i],
-                                            _mm512_load_si512(book.bucket_codes + 16));
-      });
-      if constexpr (BITS < 5) {
-        count_greater<COUNT>(value, code,
-                             [&](int i) { return lookup<32>(book.bucket_midpoints, bucket[i]); });
+  template <int BITS>
+  struct Search {
+    const Codebook& book;
+    explicit Search(const Codebook& of) : book(of) {}
+
+    template <int COUNT>
+    __attribute__((always_inline)) void find(const F* value, I* code) const {
+      if constexpr (BITS > 5) {
+        find_bits<COUNT>(value, code);
       } else {
-        count_greater<COUNT>(value, code, [&](int i) { return lookup<32>(book.midpoints, code[i]); });
-        count_greater<COUNT>(value, code, [&](int i) { return lookup<32>(book.midpoints, code[i]); });
+        I bucket[COUNT];
+        // Adding 1.5 * 2^23 rounds to nearest and leaves the bucket in the low bits.
+        each<COUNT>([&](int i) {
+          bucket[i] = _mm512_castps_si512(_mm512_fmadd_ps(value[i], set(book.spread), set(kRound)));
+        });
+        each<COUNT>([&](int i) { bucket[i] = _mm512_min_epi32(bucket[i], set_int(kRoundBits + 15)); });
+        each<COUNT>([&](int i) { bucket[i] = _mm512_max_epi32(bucket[i], set_int(kRoundBits - 15)); });
+        each<COUNT>([&](int i) {
+          code[i] = _mm512_permutex2var_epi32(_mm512_load_si512(book.bucket_codes), bucket[i],
+                                              _mm512_load_si512(book.bucket_codes + 16));
+        });
+        if constexpr (BITS < 5) {
+          count_greater<COUNT>(value, code,
+                               [&](int i) { return lookup<32>(book.bucket_midpoints, bucket[i]); });
+        } else {
+          count_greater<COUNT>(value, code, [&](int i) { return lookup<32>(book.midpoints, code[i]); });
+          count_greater<COUNT>(value, code, [&](int i) { return lookup<32>(book.midpoints, code[i]); });
+        }
       }
     }
+
+    template <int COUNT, int STEP = 0>
+    __attribute__((always_inline)) void find_bits(const F* value, I* code) const {
+      if constexpr (STEP == 0) each<COUNT>([&](int i) { code[i] = set_int(0); });
+      if constexpr (STEP < BITS) {
+        F found[COUNT];
+        each<COUNT>([&](int i) { found[i] = lookup<(1 << STEP)>(book.steps[STEP], code[i]); });
+        each<COUNT>([&](int i) { code[i] = _mm512_add_epi32(code[i], code[i]); });
+        count_greater<COUNT>(value, code, [&](int i) { return found[i]; });
+        find_bits<COUNT, STEP + 1>(value, code);
+      }
+    }
+  };
+  // Kept in a register instead of being loaded anew each time.
+  template <class T>
+  static T held(T table) {
+    asm("" : "+v"(table));
+    return table;
   }
   template <int COUNT, class Do>
   __attribute__((always_inline)) static void each(Do what) {
@@ -129,17 +153,6 @@ struct Avx512 {
     each<COUNT>([&](int i) { found[i] = midpoint(i); });
     each<COUNT>([&](int i) { greater[i] = _mm512_cmp_ps_mask(value[i], found[i], _CMP_GT_OQ); });
     each<COUNT>([&](int i) { code[i] = _mm512_mask_add_epi32(code[i], greater[i], code[i], set_int(1)); });
-  }
-  template <int BITS, int COUNT, int STEP = 0>
-  static void search_bits(const Codebook& book, const F* value, I* code) {
-    if constexpr (STEP == 0) each<COUNT>([&](int i) { code[i] = set_int(0); });
-    if constexpr (STEP < BITS) {
-      F midpoint[COUNT];
-      each<COUNT>([&](int i) { midpoint[i] = lookup<(1 << STEP)>(book.steps[STEP], code[i]); });
-      each<COUNT>([&](int i) { code[i] = _mm512_add_epi32(code[i], code[i]); });
-      count_greater<COUNT>(value, code, [&](int i) { return midpoint[i]; });
-      search_bits<BITS, COUNT, STEP + 1>(book, value, code);
-    }
   }
   // By subset the squared error of the nearest level of a value, given how many midpoints lie below it.
   // Tables of up to 32 entries stay in registers for a run of blocks.
@@ -156,12 +169,6 @@ struct Avx512 {
           if constexpr (BITS == 4) high[subset] = held(_mm512_load_ps(book.nearest[subset] + 16));
         }
     }
-    // Kept from being loaded anew each time.
-    static F held(F table) {
-      asm("" : "+v"(table));
-      return table;
-    }
-
     __attribute__((always_inline)) void errors(F value, I below, F* error) const {
       each<4>([&](int subset) { error[subset] = level(subset, below); });
       each<4>([&](int subset) { error[subset] = sub(value, error[subset]); });
@@ -182,7 +189,8 @@ struct Avx512 {
     F quarters = add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
     quarters = add(quarters, swap<2>(quarters));
     quarters = add(quarters, swap<1>(quarters));
-    _mm512_mask_compressstoreu_ps(sums, 0x1111, quarters);
+    // Not by a compressing store, which takes Zen 4 a hundred cycles.
+    _mm_storeu_ps(sums, _mm512_castps512_ps128(_mm512_permutexvar_ps(transposed(), quarters)));
   }
 
   // 64 codes, a byte each in the order of the values, and back to four registers, whose upper bits are noise.

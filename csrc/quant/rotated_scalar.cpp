@@ -81,7 +81,7 @@ bool encode_row(const Rotated& codec, const float* row, bool in_order, float inv
 }
 
 void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes, float rms,
-                bool in_order, float* scratch, float* row) {
+                bool in_order, float* scratch, float* row, half_bits* halves) {
   std::uint64_t past = 0;
   for (const Block& block : codec.blocks) {
     float* values = scratch + block.start;
@@ -95,6 +95,7 @@ void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uin
     for (std::size_t i = block.start; i < block.start + block.size; ++i)
       row[in_order ? i : codec.order[i]] = (scratch[i] * codec.backward[i] + codec.mean[i]) * rms;
   }
+  if (halves) store_row(row, codec.width, halves, true);
 }
 
 }  // namespace

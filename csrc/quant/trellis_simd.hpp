@@ -80,13 +80,14 @@ struct TrellisPath {
   static void advance_run(const Trellis& book, const float* values, std::size_t blocks, float inverse,
                           Cost& total, std::uint8_t* below, Step* steps) {
     Cost cost = total;
+    const typename V::template Search<BITS + 1> search(book.below);
     const typename V::template Nearest<BITS> nearest(book);
     for (std::size_t at = 0; at < blocks * kBlock; at += kBlock) {
       F value[N];
       I counts[N];
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) value[i] = V::mul(V::load(values + at + i * W), V::set(inverse));
-      V::template search<BITS + 1, N>(book.below, value, counts);
+      search.template find<N>(value, counts);
       F error[2][4 * K];  // of this step and the next, whose lookups need not wait for this one's sums
       errors_of<BITS>(nearest, value, counts, error[0]);
 #pragma GCC unroll 4
@@ -103,13 +104,14 @@ struct TrellisPath {
   template <int BITS>
   static void advance_tail(const Trellis& book, const Block& block, const float* values, float inverse,
                            Cost& cost, std::uint8_t* below, Step* steps) {
+    const typename V::template Search<BITS + 1> search(book.below);
     const typename V::template Nearest<BITS> nearest(book);
     for (std::size_t at = 0; at < block.size; at += kLanes) {
       F value[K];
       I counts[K];
       for (int k = 0; k < K; ++k)
         value[k] = V::mul(V::load(values + block.start + at + k * W), V::set(inverse));
-      V::template search<BITS + 1, K>(book.below, value, counts);
+      search.template find<K>(value, counts);
       F error[4 * K];
       errors_of<BITS>(nearest, value, counts, error);
       for (int k = 0; k < K; ++k) hush(block.size - at, k, error + 4 * k);
