@@ -43,6 +43,7 @@ class _Root:
     calibration: Calibration = field(default_factory=Calibration)
     measure: Measure = Measure.auto
     explain: bool = False
+    learn: bool = True
     generate: Generate = field(default_factory=Generate)
     security: Any = None
 

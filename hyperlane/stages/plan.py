@@ -39,7 +39,7 @@ async def run(context: Context) -> Plan:
         codecs=(config.transport.codec.name,) * (len(placements) - 1),
         slots=workload.slots,
         context=workload.context,
-        predicted=predict(spec, cluster, workload, found.ranges, found.codecs),
+        predicted=predict(spec, cluster, workload, found.ranges),
         objective=found.objective,
         bound=found.bound,
     )
