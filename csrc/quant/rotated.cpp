@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <string>
 
 #include "quant/arrays.hpp"
@@ -188,17 +189,17 @@ class RotatedCodec {
   // kernels cannot, or where rows are left over.
   class Sixteen {
    public:
-    Sixteen(const RotatedCodec& codec, bool half) : codec_(codec), stride_(codec.padded_) {
-      if (half && codec.kernels_.permute_rows && !codec.codec_.order.empty())
-        room_.resize(3 * kSixteen * stride_);
+    Sixteen(const RotatedCodec& codec, bool half, std::size_t rows) : codec_(codec), stride_(codec.padded_) {
+      if (half && rows >= kSixteen && codec.kernels_.permute_rows && !codec.codec_.order.empty())
+        room_.reset(new half_bits[3 * kSixteen * stride_]);
     }
 
     // How many rows later a row is wanted.
-    std::size_t ahead() const { return room_.empty() ? 1 : kSixteen; }
+    std::size_t ahead() const { return room_ ? kSixteen : 1; }
 
     // The sorted channels of row `i` of `rows`, which begins at `values`.
     const half_bits* sort(const std::uint8_t* values, std::size_t i, std::size_t rows) {
-      if (room_.empty() || !whole(i, rows)) return nullptr;
+      if (!room_ || !whole(i, rows)) return nullptr;
       if (i % kSixteen == 0) {
         for (std::size_t at = 0; at < kSixteen; ++at)
           std::memcpy(apart(at), values + at * 2 * width(), 2 * width());
@@ -211,7 +212,7 @@ class RotatedCodec {
     // Where row `i` of `rows` is to leave its sorted channels.
     template <class StateOf>
     half_bits* place(std::size_t i, std::size_t rows, StateOf state_of) {
-      if (room_.empty() || !whole(i, rows)) return nullptr;
+      if (!room_ || !whole(i, rows)) return nullptr;
       if (i % kSixteen == 0) {
         coded_ = true;
         for (std::size_t at = i; at < i + kSixteen; ++at) coded_ &= state_of(at) == kCoded;
@@ -232,14 +233,14 @@ class RotatedCodec {
 
     static bool whole(std::size_t i, std::size_t rows) { return i / kSixteen * kSixteen + kSixteen <= rows; }
     std::size_t width() const { return codec_.codec_.width; }
-    half_bits* row(std::size_t i) { return room_.data() + i % kSixteen * stride_; }
+    half_bits* row(std::size_t i) { return room_.get() + i % kSixteen * stride_; }
     // Rows as they come and go, not 2^n bytes apart, where a cache would hold few of them at once.
     half_bits* apart(std::size_t i) { return row(i) + kSixteen * stride_; }
-    half_bits* columns() { return room_.data() + 2 * kSixteen * stride_; }
+    half_bits* columns() { return room_.get() + 2 * kSixteen * stride_; }
 
     const RotatedCodec& codec_;
     std::size_t stride_;
-    std::vector<half_bits> room_;
+    std::unique_ptr<half_bits[]> room_;
     bool coded_ = false;
   };
 
@@ -293,8 +294,9 @@ class RotatedCodec {
 
   std::size_t encode_rows(const std::uint8_t* values, bool half, std::size_t rows,
                           const std::uint32_t* positions, std::uint8_t* payload) const {
-    std::vector<float> room(padded_ + room_size(codec_));
-    Sixteen sorted(*this, half);
+    const std::unique_ptr<float[]> room(
+        new float[padded_ + room_size(codec_)]);  // not zeroed: rows are short
+    Sixteen sorted(*this, half, rows);
     std::memcpy(payload, codec_.id.data(), kIdBytes);
     std::uint8_t* states = payload + kIdBytes;
     std::memset(states, 0, head_bytes(rows) - kIdBytes);
@@ -305,7 +307,7 @@ class RotatedCodec {
         for (std::size_t at = 0; at < stride; at += 64)
           __builtin_prefetch(values + sorted.ahead() * stride + at, 0, 2);
       const half_bits* of_row = sorted.sort(values, i, rows);
-      const State state = encode_row(values, half, positions[i], of_row, room.data(), out);
+      const State state = encode_row(values, half, positions[i], of_row, room.get(), out);
       states[i / 4] |= static_cast<std::uint8_t>(state << (2 * (i % 4)));
     }
     return static_cast<std::size_t>(out - payload);
@@ -342,13 +344,14 @@ class RotatedCodec {
     std::size_t expected = head_bytes(rows);
     for (std::size_t i = 0; i < rows; ++i) expected += lengths[(states[i / 4] >> (2 * (i % 4))) & 3];
     if (expected != bytes) return "should have " + std::to_string(expected) + " bytes";
-    std::vector<float> room(padded_ + room_size(codec_));
-    Sixteen sorted(*this, half);
+    const std::unique_ptr<float[]> room(
+        new float[padded_ + room_size(codec_)]);  // not zeroed: rows are short
+    Sixteen sorted(*this, half, rows);
     const std::uint8_t* in = payload + head_bytes(rows);
     const auto state_of = [&](std::size_t i) { return (states[i / 4] >> (2 * (i % 4))) & 3; };
     for (std::size_t i = 0; i < rows; ++i, values += codec_.width * (half ? 2 : 4)) {
       half_bits* of_row = sorted.place(i, rows, state_of);
-      decode_row(in, state_of(i), of_row, room.data(), values, half);
+      decode_row(in, state_of(i), of_row, room.get(), values, half);
       in += lengths[state_of(i)];
       if (of_row) sorted.put_back(i, values);
     }
