@@ -43,6 +43,14 @@ class Measure(Enum):
     never = "never"
 
 
+class Goal(Enum):
+    """What a tuning sweep minimizes, in seconds."""
+
+    token_s = "token_s"  # a token, of all requests together: from the start to the last token
+    step_s = "step_s"  # from one token of a request to its next, the median
+    ttft_s = "ttft_s"  # to a request's first token, the median
+
+
 class Dtype(Enum):
     float32 = "float32"
     float16 = "float16"
@@ -159,6 +167,7 @@ class Config:
     measure: Measure
     explain: bool
     learn: bool
+    minimize: Goal
     generate: Generate
     security: Insecure
     choices: Mapping[str, str]  # group -> chosen kind
