@@ -20,7 +20,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hyperlane.arguments import quote
-from hyperlane.config import CHOICES, Calibration, Config, Generate, Goal, Measure, Model, Store, Transport, check
+from hyperlane.config import (
+    CHOICES,
+    Calibration,
+    Config,
+    Generate,
+    Goal,
+    Measure,
+    Model,
+    SimulatedLoad,
+    Store,
+    Transport,
+    check,
+)
 from hyperlane.errors import ConfigError, one_line
 
 
@@ -45,6 +57,7 @@ class _Root:
     explain: bool = False
     learn: bool = True
     minimize: Goal = Goal.token_s
+    simulate: SimulatedLoad = field(default_factory=SimulatedLoad)
     generate: Generate = field(default_factory=Generate)
     security: Any = None
 
