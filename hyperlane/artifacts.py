@@ -142,6 +142,8 @@ class ModelSpec:
     kv_bytes_per_token: tuple[int, ...]  # by layer: keys and values of one position of one sequence
     quantization: str = "none"  # its name: how the weights are stored
     kv_bits: int = 32  # of the numbers in a cache
+    layer_products: tuple[int, ...] = ()  # by layer: products of a row with weights
+    head_products: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from hyperlane.cluster.source import ClusterSource
 from hyperlane.cluster.static import Static
 from hyperlane.errors import ConfigError
 from hyperlane.partition import Partition
+from hyperlane.partition.balanced import Balanced
 from hyperlane.partition.knapsack import Knapsack
 from hyperlane.partition.manual import Manual
 from hyperlane.partition.optimal import Optimal
@@ -154,7 +155,7 @@ class Store:
 
 CHOICES: Mapping[str, Mapping[str, type]] = {
     "cluster": {"local": Local, "lab": Lab, "static": Static, "simulated": Simulated},
-    "partition": {"uniform": Uniform, "knapsack": Knapsack, "manual": Manual, "optimal": Optimal},
+    "partition": {"balanced": Balanced, "uniform": Uniform, "knapsack": Knapsack, "manual": Manual, "optimal": Optimal},
     "quantization": {"none": NoQuantization, "source": Source, "int8": Int8, "int4": Int4},
     "security": {"insecure": Insecure},
 }

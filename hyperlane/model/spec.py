@@ -43,8 +43,15 @@ def read_spec(checkpoint: Checkpoint, dtype: str, quantization: Quantization, kv
         head_bytes=size(norm) + size(head),
         kv_bytes_per_token=(2 * heads * position_bytes(head_dim, kv_bits),) * len(layers),
         kv_bits=kv_bits,
+        layer_products=tuple(_products(layer) for layer in layers),
+        head_products=_products(head),
         quantization=quantization.name,
     )
+
+
+def _products(module: nn.Module) -> int:
+    """Multiplications that a row takes with the module's matrices."""
+    return sum(child.weight.numel() for child in module.modules() if isinstance(child, nn.Linear))
 
 
 def _stored_bytes(
