@@ -208,6 +208,29 @@ class Plan:
     objective: float | None = measured(default=None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaReport:
+    """One chain of a simulation; `busy` is each worker's share of the time that it computed."""
+
+    workers: tuple[str, ...]
+    requests: int
+    busy: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """What a load would take: medians, and what 95 of 100 requests are not above."""
+
+    requests: int
+    seconds: float
+    tokens_per_s: float
+    ttft_s: float
+    ttft_95_s: float
+    token_s: float  # from one token of a request to its next
+    token_95_s: float
+    replicas: tuple[ReplicaReport, ...]
+
+
 # --- export -----------------------------------------------------------------------------------------------------
 
 

@@ -44,6 +44,14 @@ class Measure(Enum):
     never = "never"
 
 
+class Goal(Enum):
+    """What a tuning sweep minimizes, in seconds."""
+
+    token_s = "token_s"  # a token, of all requests together: from the start to the last token
+    step_s = "step_s"  # from one token of a request to its next, the median
+    ttft_s = "ttft_s"  # to a request's first token, the median
+
+
 class Dtype(Enum):
     float32 = "float32"
     float16 = "float16"
@@ -120,6 +128,18 @@ class Calibration:
 
 
 @dataclass(kw_only=True, slots=True)
+class SimulatedLoad:
+    """What the stage `simulate` sends through the chains."""
+
+    requests: int = 64
+    rate_per_s: float = 0.0  # 0: all at once
+    prompt_tokens: int = 256
+    new_tokens: int = 128
+    replicas: int = 1  # chains side by side; 0: as many as the workers hold
+    seed: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
 class Insecure:
     allow_lan: bool = False
 
@@ -160,6 +180,8 @@ class Config:
     measure: Measure
     explain: bool
     learn: bool
+    minimize: Goal
+    simulate: SimulatedLoad
     generate: Generate
     security: Insecure
     choices: Mapping[str, str]  # group -> chosen kind
@@ -196,6 +218,12 @@ def check(config: Config) -> None:
         "more than 0",
     )
     _require(transport.step_timeout_s > 0, "transport.step_timeout_s", transport.step_timeout_s, "more than 0")
+    load = config.simulate
+    _require(load.requests >= 1, "simulate.requests", load.requests, "1 or more")
+    _require(load.rate_per_s >= 0, "simulate.rate_per_s", load.rate_per_s, "0 (all at once) or more")
+    _require(load.prompt_tokens >= 1, "simulate.prompt_tokens", load.prompt_tokens, "1 or more")
+    _require(load.new_tokens >= 1, "simulate.new_tokens", load.new_tokens, "1 or more")
+    _require(load.replicas >= 0, "simulate.replicas", load.replicas, "0 (as many as there is room for) or more")
     _require(bool(config.stages), "stages", config.stages, "one or more, as in stages=[discover,plan]")
     _require(bool(re.fullmatch(r"[\w.-]+", config.name)), "name", config.name, "letters, digits, '.', '_' and '-'")
 

@@ -1,11 +1,13 @@
 """A generation as figures: the table at the end of a run, and a line of a sweep's table."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
 from rich.table import Table
 
 from hyperlane.artifacts import Accuracy, Boundary, GeneratedText, Generation, LinkReport
+from hyperlane.config import Goal
 
 
 def summary(generation: Generation, boundaries: Sequence[Boundary], folder: str) -> Table:
@@ -39,6 +41,20 @@ def rows(generation: Generation, boundaries: Sequence[Boundary]) -> dict[str, st
         "tokens per second": f"{speed:.1f}" + (" (median of a request)" if len(requests) > 1 else ""),
         "busy": ", ".join(f"{w.name} {100 * w.busy:.0f} %" for w in generation.workers if w.busy is not None),
     }
+
+
+def seconds(generation: Generation, goal: Goal) -> float:
+    """What a tuning sweep minimizes; infinite where no token came."""
+    texts = [text for text in generation.requests if text.token_ids]
+    if not texts:
+        return math.inf
+    if goal is Goal.ttft_s:
+        return statistics.median(text.ttft_s for text in texts)
+    if goal is Goal.step_s:
+        rates = [text.decode_tokens_per_s for text in texts if text.decode_tokens_per_s]
+        return 1 / statistics.median(rates) if rates else math.inf
+    ends_s = [text.ttft_s + (len(text.token_ids) - 1) / (text.decode_tokens_per_s or math.inf) for text in texts]
+    return max(ends_s) / sum(len(text.token_ids) for text in texts)
 
 
 def predicted(accuracy: Accuracy) -> str:

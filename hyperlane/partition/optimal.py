@@ -73,23 +73,34 @@ class Placing:
         self.room = room(model, cluster, workload, [usable_bytes(w, settings.reserve) for w in cluster.workers])
         self.longest = min(len(cluster.workers), model.layers)
         self.links = Links.of(cluster)
+        self.known: dict[StepKind, StepCosts] = {}
         self.exact = self._work() <= _EXACT_WORK
         self.until_s = time.monotonic() + settings.seconds
 
     def best(self) -> Found:
         """The best chain of all goals, and the least of their bounds."""
-        best, least, bound = None, np.inf, np.inf
+        best: Chain | None = None
+        least = bound = np.inf
         for chain in () if self.exact else self._simple():
             if (value := self.value(chain)) < least:
                 best, least = chain, value
-        goals = self.goals(self.exact)
-        for index, goal in enumerate(goals):
-            left_s = (self.until_s - time.monotonic()) / (len(goals) - index)
-            solves = _EXACT_SOLVES if self.exact else self._walks()
-            found = goal.best(self._solver(left_s), solves, least)
-            bound = min(bound, found.bound)
-            if found.chain is not None and (value := self.value(found.chain)) < least:
-                best, least = found.chain, value
+        # Long chains first: what they reach leaves little to prove of short ones. Then once more what is not proven.
+        open_goals = [(0.0, goal) for goal in reversed(self.goals(self.exact))]
+        for _ in range(1 if self.exact else 2):
+            left, open_goals = open_goals, []
+            for index, (known, goal) in enumerate(left):
+                if known >= least:
+                    continue
+                left_s = (self.until_s - time.monotonic()) / (len(left) - index)
+                solves = _EXACT_SOLVES if self.exact else self._walks()
+                found = goal.best(self._solver(left_s), solves, least)
+                open_goals.append((max(known, found.bound), goal))
+                if found.chain is not None and (value := self.value(found.chain)) < least:
+                    best, least = found.chain, value
+            left_bounds = [known for known, _ in open_goals]
+            bound = min(left_bounds, default=least)
+            if time.monotonic() > self.until_s:
+                break
         return Found(best, min(bound, least))
 
     def value(self, chain: Chain) -> float:
@@ -163,7 +174,9 @@ class Placing:
         return self._costs(kind).sustained(), self.workload.chunks_of(hops) - 1
 
     def _costs(self, kind: StepKind) -> StepCosts:
-        return step_costs(self.model, self.cluster, self.workload.codecs, kind, self.links)
+        if kind not in self.known:
+            self.known[kind] = step_costs(self.model, self.cluster, self.workload.codecs, kind, self.links)
+        return self.known[kind]
 
     def _solver(self, seconds: float) -> Solve:
         if self.exact:

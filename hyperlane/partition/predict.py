@@ -29,12 +29,10 @@ def predict(model: ModelSpec, cluster: Cluster, workload: Workload, ranges: Sequ
     compute_s = sum(one.stages.of(*span) for span in chain.spans())
     step_s = max(one.total.of(chain), *one_parts)
     period_s, binds = _period(cluster, chain, lane, lane_parts, lanes)
-    carried = {"decode": chain, "prefill": _chain(cluster, ranges, prefill)}
-    named = {phase: [workload.codecs[option] for option in one.options] for phase, one in carried.items()}
     return Prediction(
         measured=all(cluster.workers[w].speeds for w in chain.workers),
         step_s=step_s,
-        ttft_s=_ttft_s(ChainCosts.of(model, cluster, ranges, named), workload),
+        ttft_s=_ttft_s(chain_costs(model, cluster, workload, ranges), workload),
         prompt_tokens=workload.prompt_tokens,
         lanes=lanes,
         lane_rows=rows,
@@ -56,6 +54,23 @@ def predict(model: ModelSpec, cluster: Cluster, workload: Workload, ranges: Sequ
             for hop, (w, start, stop) in enumerate(chain.spans())
         ),
     )
+
+
+def chain_costs(model: ModelSpec, cluster: Cluster, workload: Workload, ranges: Sequence[Range]) -> ChainCosts:
+    """For the simulation: each link with the codec that is quickest in each phase."""
+    hops, tokens = len(ranges), workload.prompt_tokens
+    chunk = workload.chunk_of(hops)
+    kinds = {
+        "decode": StepKind(True, 1, workload.past),
+        "prefill": StepKind(False, chunk, max(0, tokens - chunk) // 2),
+    }
+    links = Links.of(cluster)
+    carried = {
+        phase: _chain(cluster, ranges, step_costs(model, cluster, workload.codecs, kind, links)).options
+        for phase, kind in kinds.items()
+    }
+    named = {phase: [workload.codecs[option] for option in options] for phase, options in carried.items()}
+    return ChainCosts.of(model, cluster, ranges, named)
 
 
 def _ttft_s(costs: ChainCosts, workload: Workload) -> float:

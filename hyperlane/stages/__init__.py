@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from hyperlane.artifacts import Cluster, Deployment, Generation, Manifest, Plan
-from hyperlane.stages import chat, deploy, discover, export, generate, plan
+from hyperlane.artifacts import Cluster, Deployment, Generation, Manifest, Plan, Simulation
+from hyperlane.stages import chat, deploy, discover, export, generate, plan, simulate
 from hyperlane.stages.context import Context
 
 __all__ = ["STAGES", "Context", "Stage"]
@@ -48,6 +48,16 @@ STAGES: Mapping[str, Stage] = {
             reads=("model", "quantization", "partition", "transport.codec", *_ROOM),
             run=plan.run,
             show=plan.show,
+        ),
+        Stage(
+            name="simulate",
+            file="simulation.json",
+            kind=Simulation,
+            needs=("discover", "plan"),
+            reads=("simulate", "generate", "partition", "transport.codec"),
+            run=simulate.run,
+            show=simulate.show,
+            always=True,  # figures of speed are outside of digests
         ),
         Stage(
             name="export",

@@ -7,10 +7,13 @@ the first time the links are not shaped, which sends the layers and teaches the 
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from statistics import median
+
+import psutil
 
 from tests.bench.engines.ours import ROOT
 from tests.bench.planning.ask import Answer, Task
@@ -51,6 +54,7 @@ class Case:
     group: Group
     mbit_s: float
     answer: Answer
+    others: float  # cores that processes of others kept busy meanwhile: the figures are rough where that is much
 
     @property
     def name(self) -> str:
@@ -109,12 +113,26 @@ def _case_rows(case: Case) -> Iterator[Row]:
 def _of_group(group: Group) -> Iterator[Case]:
     with hosts(group.quotas) as where, coordinator(where) as ask:
         task = _task(group, where)
-        first = ask(task)
+        ask(task)
         if not group.rates:
-            yield _said(Case(group, 0.0, first))
+            yield _said(Case(group, 0.0, *_beside_others(ask, task)))
         for mbit_s in group.rates:
             where.shape(mbit_s)
-            yield _said(Case(group, mbit_s, ask(task)))
+            yield _said(Case(group, mbit_s, *_beside_others(ask, task)))
+
+
+def _beside_others(ask: Callable[[Task], Answer], task: Task) -> tuple[Answer, float]:
+    """The answer, and how many cores processes that are not ours kept busy."""
+    ours = psutil.Process().children(recursive=True)
+
+    def spent_s() -> float:
+        times = psutil.cpu_times()
+        own = sum(sum(process.cpu_times()[:2]) for process in ours)
+        return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - own)
+
+    begin_s, before_s = time.monotonic(), spent_s()
+    answer = ask(task)
+    return answer, (spent_s() - before_s) / (time.monotonic() - begin_s)
 
 
 def _task(group: Group, where: Hosts) -> Task:
@@ -138,7 +156,7 @@ def _task(group: Group, where: Hosts) -> Task:
 
 
 @contextmanager
-def coordinator(where: Hosts):  # type: ignore[no-untyped-def]
+def coordinator(where: Hosts) -> Iterator[Callable[[Task], Answer]]:
     """A process on the first host: Task -> Answer."""
     command = [*where.coordinator, sys.executable, "-m", "tests.bench.planning.ask"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -164,7 +182,7 @@ def _said(case: Case) -> Case:
     print(
         f"{case.name}: step {1e3 * a.step_s:.4g} ms ({1e3 * a.predicted_step_s:.4g}, {1e3 * a.calibrated_step_s:.4g}), "
         f"first {1e3 * a.ttft_s:.4g} ms ({1e3 * a.predicted_ttft_s:.4g}, {1e3 * a.calibrated_ttft_s:.4g}), "
-        f"{STREAMS} streams {a.streams_s:.4g} s ({a.predicted_streams_s:.4g})",
+        f"{STREAMS} streams {a.streams_s:.4g} s ({a.predicted_streams_s:.4g}); {case.others:.2g} cores busy for others",
         file=sys.stderr,
     )
     return case
