@@ -1,7 +1,7 @@
 """Three one-thread workers at quotas of 1, 0.5 and 0.25 and one link of 5 Mbit/s: optimal against uniform.
 
-Uniform runs in the best, by measurement, of its orders that leave the slow link alone. The ideal ratio is that of cores: uniform goes at the pace of the
-weakest, three times its quota; at best all quotas count.
+Uniform runs in the best, by measurement, of its orders that leave the slow link alone. The ideal ratio is that of
+cores: uniform goes at the pace of the weakest, three times its quota; at best all quotas count.
 """
 
 import sys
@@ -21,7 +21,7 @@ LAYERS = 30
 
 def unequal() -> list[Row]:
     with hosts(QUOTAS) as where:
-        slow = tuple(where.names[i] for i in SLOW)
+        slow = (where.names[SLOW[0]], where.names[SLOW[1]])
         orders = [order for order in permutations(where.names) if slow not in pairwise(order)]
         with coordinator(where) as ask:  # sends the layers before the link is slow
             for order in orders:
