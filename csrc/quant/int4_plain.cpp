@@ -95,12 +95,18 @@ HYPERLANE_AVX512 inline __m512i biased16(const T* values, __m512 inverse) {
 template <class T>
 HYPERLANE_AVX512 inline void pack_group(const T* values, float inverse_scale, std::uint8_t* out) {
   const __m512 inverse = _mm512_set1_ps(inverse_scale);
-  for (std::size_t i = 0; i < kBytes; i += 16) {
-    const __m512i low = biased16(values + i, inverse), high = biased16(values + kBytes + i, inverse);
+  __m512i bytes[2];  // one in each 32 bits
+  for (std::size_t i = 0; i < 2; ++i) {
+    const __m512i low = biased16(values + 16 * i, inverse);
+    const __m512i high = biased16(values + kBytes + 16 * i, inverse);
     // A product, not a shift: Zen shifts on the ports of the sums.
-    const __m512i bytes = _mm512_or_si512(low, _mm512_madd_epi16(high, _mm512_set1_epi32(16)));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm512_cvtepi32_epi8(bytes));
+    bytes[i] = _mm512_or_si512(low, _mm512_madd_epi16(high, _mm512_set1_epi32(16)));
   }
+  alignas(64) static constexpr std::uint16_t kEven[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20,
+                                                          22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42,
+                                                          44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
+  const __m512i words = _mm512_permutex2var_epi16(bytes[0], _mm512_load_si512(kEven), bytes[1]);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtepi16_epi8(words));
 }
 
 template <class T>
