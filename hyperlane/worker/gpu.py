@@ -22,8 +22,7 @@ class Gpu:
         module = cuda()
         if module is None or index >= module.device_count():
             raise WorkerError(
-                f"no GPU cuda:{index} that hyperlane can use: it needs an NVIDIA driver, and nvcc at installation; "
-                "or take the device cpu"
+                f"no GPU cuda:{index} that hyperlane can use; it needs an NVIDIA driver, and nvcc at installation"
             )
         self.index, self._cuda = index, module
         self.use()

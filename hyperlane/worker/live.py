@@ -39,6 +39,7 @@ def live_parts(
             device=options.device,
             spinning=options.spinning,
             free_bytes=measure(options.device).free_bytes,
+            graphs=not options.no_cuda_graphs,
         )
 
     def connect_next(wiring: Wiring) -> Sender:

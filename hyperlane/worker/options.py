@@ -43,6 +43,7 @@ class Options:
     overlap: str = "auto"
     pinned_frames: int = PINNED_FRAMES
     all_gpus: bool = False
+    no_cuda_graphs: bool = False
 
     @property
     def cores(self) -> frozenset[int]:
@@ -138,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--spinning", action="store_true", help="compute threads wait busily: faster alone, slower with neighbours")
     add("--overlap", choices=("auto", "on", "off"), default="auto", help=OVERLAP_HELP)
     add("--all-gpus", action="store_true", help="one worker for each GPU of this machine, named NAME-0, NAME-1, ...")
+    add("--no-cuda-graphs", action="store_true", help="launch each kernel of a decode step by itself")
     add("--pinned-frames", type=int, default=PINNED_FRAMES, metavar="N", help=PINNED_HELP)
     add("--allow-lan", action="store_true", help="let other machines use this worker, without authentication")
     add("--parent-stdin", action="store_true", help="exit when standard input closes")

@@ -68,12 +68,14 @@ class Session:
         device: str = "cpu",
         spinning: bool = False,
         free_bytes: int | None = None,
+        graphs: bool = True,
     ) -> None:
         """Load the graph and the weight files beside it; WorkerError if that fails.
 
         OutOfMemoryError where the weights do not fit, or keys and values would take more than `free_bytes`.
 
-        device: "cpu" or "cuda:N". spinning: idle threads wait busily; faster alone, slower with neighbours.
+        device: "cpu" or "cuda:N"; graphs: on a GPU, capture decode steps into CUDA graphs.
+        spinning: idle threads wait busily; faster alone, slower with neighbours.
         """
         self._runtime = _onnxruntime()
         self._context, self._slots = context, slots
@@ -81,7 +83,9 @@ class Session:
         self._device: DeviceSide | None = None
         try:
             if kind == "cuda":
-                self._device = DeviceSide(Gpu(int(index or 0)), self._runtime.RunOptions)
+                if "CUDAExecutionProvider" not in self._runtime.get_available_providers():
+                    raise ValueError("this onnxruntime has no CUDA; install hyperlane[gpu], or use device=cpu")
+                self._device = DeviceSide(Gpu(int(index or 0)), self._runtime.RunOptions, graphs=graphs)
             self._session = self._load(graph_path, threads, spinning)
         except WorkerError:
             raise
@@ -410,8 +414,6 @@ class Session:
             options.register_custom_ops_library(library)
         if self._device is None:
             return self._runtime.InferenceSession(graph_path, options, providers=["CPUExecutionProvider"])
-        if "CUDAExecutionProvider" not in self._runtime.get_available_providers():
-            raise ValueError("this onnxruntime has no CUDA; install hyperlane[gpu], or use device=cpu")
         return self._device.load(
             lambda cuda: self._runtime.InferenceSession(
                 graph_path, options, providers=[("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
