@@ -14,7 +14,11 @@ from hyperlane.errors import ConfigError
 from hyperlane.transport.link import SPIN_US
 
 DEFAULT_STORE = "~/.cache/hyperlane"
-SPIN_HELP = f"where frames come that fast, wait for the next one busily so many microseconds (default: {SPIN_US})"
+GPU_SPIN_US = 20_000  # a step takes that long; a core waits for the GPU anyway
+SPIN_HELP = (
+    "where frames come that fast, wait for the next one busily so many microseconds "
+    f"(default: {SPIN_US}, with a GPU {GPU_SPIN_US})"
+)
 QUEUE_DEPTH = 8  # frames that may wait in a worker's link
 PINNED_FRAMES = 12
 PINNED_HELP = (
@@ -77,6 +81,8 @@ class Options:
 def parse(argv: Sequence[str] | None) -> Options:
     """Raises ConfigError for values that cannot work; argparse itself exits with 2 on malformed ones."""
     given = vars(_parser().parse_args(argv))
+    if given["spin_us"] is None:
+        given["spin_us"] = GPU_SPIN_US if given["device"].startswith("cuda") else SPIN_US
     options = Options(**{**given, "store": Path(given["store"]).expanduser()})
     check_name(options.name)
     check_name(options.cluster)
@@ -135,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--memory-bytes", type=int, metavar="N", help="use at most so much memory")
     add("--device", default="cpu", help="cpu, or cuda:N for the GPU of that number (default: cpu)")
     add("--pin", metavar="CORES", help="keep to these cores, such as 0,2-3 (default: any)")
-    add("--spin-us", type=int, default=SPIN_US, metavar="N", help=SPIN_HELP)
+    add("--spin-us", type=int, default=None, metavar="N", help=SPIN_HELP)
     add("--spinning", action="store_true", help="compute threads wait busily: faster alone, slower with neighbours")
     add("--overlap", choices=("auto", "on", "off"), default="auto", help=OVERLAP_HELP)
     add("--all-gpus", action="store_true", help="one worker for each GPU of this machine, named NAME-0, NAME-1, ...")

@@ -4,13 +4,16 @@ import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hyperlane.artifacts import Manifest
 from hyperlane.model.assemble import assemble
 from hyperlane.model.store import LayerStore
 from hyperlane.transport.frame import Run
+from hyperlane.worker.gpu import on_host
 from hyperlane.worker.session import Session, StepResult
 
 
@@ -39,6 +42,12 @@ class BareChain:
             assert result.hidden_RD is not None
             result = shard.run(runs, result.hidden_RD, want_logits)
         return result
+
+    def hidden(self, ids: Sequence[int]) -> NDArray[Any]:
+        """What leaves the first shard for a prompt: [R, D]."""
+        result = self._shards[0].run([Run(0, 1, 0, len(ids))], np.asarray(ids, np.int64))
+        assert result.hidden_RD is not None
+        return on_host(result.hidden_RD)
 
     def assume(self, past: int) -> None:
         for shard in self._shards:

@@ -1,5 +1,6 @@
 """Worker processes on this machine, a model's shards on them, and the chain between: what a run of Hyperlane does."""
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import trio
 
 from hyperlane.artifacts import Deployment, Manifest, Shard
@@ -100,8 +102,12 @@ def chain_of(
     slots: int,
     context: int,
     codec: str,
+    rows: Path | None = None,
 ) -> Iterator[Chain]:
-    """The chain of shards between `bounds`, one manifest a worker, loaded and wired."""
+    """The chain of shards between `bounds`, one manifest a worker, loaded and wired.
+
+    rows: a file of hidden states to calibrate the codec with; without it they are made up.
+    """
     shards = trio.run(_deploy, workers, manifests, store, bounds, slots, context)
     manifest = manifests[0]
     deployment = Deployment(
@@ -114,27 +120,26 @@ def chain_of(
         vocab_size=manifest.vocab_size,
         dtype=manifest.dtype,
     )
-    links = [link_codecs(codec, manifest.hidden_size)] * (len(shards) - 1)
+    links = [link_codecs(codec, manifest.hidden_size, rows)] * (len(shards) - 1)
     with open_chain(deployment, links, OPTIONS) as chain:
         yield chain
 
 
-def link_codecs(codec: str, width: int) -> LinkCodecs:
-    """With tables of made-up rows where the codec takes some: its speed does not depend on them."""
-    import numpy as np
-
+def link_codecs(codec: str, width: int, file: Path | None) -> LinkCodecs:
+    """With tables where the codec takes some."""
     if codec == "raw":
         return RAW
     if codec not in TABLED_NAMES:
         return LinkCodecs(codec, codec, None)
-    rows = np.random.default_rng(3).normal(size=(256, width)).astype(np.float32)
+    if file is not None and file.exists():
+        rows = np.load(file)
+    else:
+        rows = np.random.default_rng(3).normal(size=(256, width)).astype(np.float32)
     tables = calibrate(rows)
     return LinkCodecs(codec, codec, CodecTables(sha256=_sha256(tables.to_bytes()), content=tables.to_bytes()))
 
 
 def _sha256(content: bytes) -> str:
-    import hashlib
-
     return hashlib.sha256(content).hexdigest()
 
 

@@ -45,8 +45,9 @@ def decode_s(model: Any, rows: int, past: int, steps: int, *, context: int, comp
             cache: Any = StaticCache(config=model.config, max_cache_len=context)
         else:
             cache = DynamicCache(config=model.config)
-            ids = torch.zeros((rows, past), dtype=torch.int64, device=device)
-            model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        ids = torch.zeros((rows, past), dtype=torch.int64, device=device)
+        place = torch.arange(past, device=device)
+        model(input_ids=ids, cache_position=place, past_key_values=cache, use_cache=True, logits_to_keep=1)
 
         def step(ids: Any, position: Any) -> Any:
             outcome = model(

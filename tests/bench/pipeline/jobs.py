@@ -17,7 +17,7 @@ import numpy as np
 
 from hyperlane.artifacts import Manifest
 from hyperlane.model.store import LayerStore
-from hyperlane.timeline.timeline import busy_shares
+from hyperlane.timeline.timeline import Timeline, busy_shares
 from hyperlane.transport.frame import Run
 from tests.bench.pipeline import bare, hf, steps
 from tests.bench.pipeline.bare import BareChain
@@ -26,6 +26,7 @@ from tests.bench.pipeline.parts import Variant, fill
 
 PAST = 256
 TIMED = 96
+MOST_KERNELS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,6 @@ class Job:
     context: int = 2304
     graphs: bool = True
     extra: Sequence[str] = ()
-    compiled: bool = True
 
 
 def pipeline(job: Job) -> Iterator[tuple[str, float]]:
@@ -60,7 +60,10 @@ def pipeline(job: Job) -> Iterator[tuple[str, float]]:
             seconds = steps.decode_s(driver, lanes, rows, PAST, TIMED)
             yield f"decode {lanes}x{rows} ms", 1e3 * seconds
             numbers = range(first + lanes * TIMED // 4, driver.number + 1)
-            shares = busy_shares(driver.chain.timeline().part(numbers))
+            timeline = driver.chain.timeline().part(numbers)
+            if (lanes, rows) in ((1, 1), (4, 8)):
+                yield from _stages(timeline)
+            shares = busy_shares(timeline)
             for index, share in enumerate(shares):
                 yield f"decode {lanes}x{rows} busy {index}", share or 0.0
             after = _sent(driver)
@@ -81,19 +84,38 @@ def without_links(job: Job) -> Iterator[tuple[str, float]]:
         context=job.context,
         graphs=job.graphs,
     )
+    np.save(_rows_file(job), chain.hidden(np.random.default_rng(4).integers(0, manifest.vocab_size, 512).tolist()))
     yield from _prefills(job, lambda n: bare.prefill_s(chain, n, min(job.chunk, n), manifest.vocab_size))
     for batch in job.batches:
         yield f"decode 1x{batch} ms", 1e3 * bare.decode_s(chain, batch, PAST, TIMED)
     chain.close()
 
 
+def profile(job: Job) -> Iterator[tuple[str, float]]:
+    """Where the GPU's time goes in a decode step of the shards in one process: microseconds a step, by kernel."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    store, (manifest, *_) = _manifests(job)
+    bounds = _bounds(manifest, len(job.devices))
+    chain = BareChain(manifest, store, bounds, job.devices[0], slots=job.slots, context=job.context, graphs=job.graphs)
+    for batch in job.batches:
+        bare.decode_s(chain, batch, PAST, 8)
+        with profiled(activities=[ProfilerActivity.CUDA]) as record:
+            bare.decode_s(chain, batch, PAST, 8)
+        found = sorted(record.key_averages(), key=lambda event: -event.self_device_time_total)
+        for event in found[:MOST_KERNELS]:
+            yield f"1x{batch}: {event.count / 8:g} x {event.key[:100]}", event.self_device_time_total / 8
+
+
 def transformers(job: Job) -> Iterator[tuple[str, float]]:
     """HF's model of the shape."""
     model = hf.load(job.shape, job.devices)
     yield from _prefills(job, lambda n: hf.prefill_s(model, n))
-    for batch in job.batches:
-        seconds = hf.decode_s(model, batch, PAST, TIMED, context=PAST + TIMED + 32, compiled=job.compiled)
-        yield f"decode 1x{batch} ms", 1e3 * seconds
+    for compiled in (False, True):
+        for batch in job.batches if compiled else job.batches[:1]:
+            seconds = hf.decode_s(model, batch, PAST, TIMED, context=PAST + TIMED + 32, compiled=compiled)
+            yield f"decode 1x{batch} ms, {'compiled' if compiled else 'eager'}", 1e3 * seconds
 
 
 def agreement(job: Job) -> Iterator[tuple[str, float]]:
@@ -126,6 +148,7 @@ JOBS: Mapping[str, Callable[[Job], Iterator[tuple[str, float]]]] = {
     "pipeline": pipeline,
     "bare": without_links,
     "hf": transformers,
+    "profile": profile,
     "agreement": agreement,
     "mixed": mixed,
 }
@@ -142,7 +165,14 @@ def _chain(job: Job) -> Iterator[tuple[steps.Driver, Manifest]]:
     ):
         try:
             with chain_of(
-                workers, manifests, store, bounds=bounds, slots=job.slots, context=job.context, codec=job.codec
+                workers,
+                manifests,
+                store,
+                bounds=bounds,
+                slots=job.slots,
+                context=job.context,
+                codec=job.codec,
+                rows=_rows_file(job),
             ) as chain:
                 yield steps.Driver(chain), manifests[0]
         except BaseException:
@@ -164,6 +194,20 @@ def _bounds(manifest: Manifest, shards: int) -> list[int]:
 def _prefills(job: Job, measure: Callable[[int], float]) -> Iterator[tuple[str, float]]:
     for tokens in job.prefills:
         yield f"prefill {tokens} ms", 1e3 * measure(tokens)
+
+
+def _rows_file(job: Job) -> Path:
+    """Hidden states at the first boundary, which the job `bare` leaves for the codecs of the others."""
+    return Path(job.store) / f"hidden-{job.shape}-{len(job.devices)}.npy"
+
+
+def _stages(timeline: Timeline) -> Iterator[tuple[str, float]]:
+    """Of each worker: the median microseconds of a step from its frame's arrival to its result's sending."""
+    for index, line in enumerate(timeline.workers):
+        times = np.array([step[4:] for step in line.steps], np.int64)
+        spans = np.median(np.diff(times, axis=1), axis=0) / 1e3
+        for name, span in zip(("queued", "decode", "wait", "compute", "wait", "encode", "send"), spans, strict=True):
+            yield f"worker {index} {name} us", float(span)
 
 
 def _sent(driver: steps.Driver) -> tuple[int, int]:
