@@ -22,7 +22,7 @@ demo: setup
 	$(BIN)/python -m hyperlane $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,12 +2,14 @@
 
 import os
 import sys
+import warnings
 
 INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # for a user, not where in our code
     try:
         from hyperlane.command import run  # here, so that Ctrl-C while modules are read is no traceback
 

@@ -24,6 +24,11 @@ def measured(**kwargs: Any) -> Any:
 
 # --- discover ---------------------------------------------------------------------------------------------------
 
+HANDOFF_S = 1.5e-4
+"""From one process to the next besides the wire's own time: threads that wake, calls of the kernel."""
+TURN_S = 2.5e-4
+"""The coordinator's own, from a step's result to the next step: sampling, text, scheduling."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTime:
@@ -68,6 +73,7 @@ class LinkInfo:
     target: str
     latency_s: float  # one way
     bytes_per_s: float
+    burst_bytes: float = 0.0  # that pass at once where nothing was sent for a while
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +96,10 @@ class WorkerInfo:
     cores: int = measured(default=0)
     threads: int = measured(default=1)
     site: str = measured(default="")  # links may be given by site
+    crowded_decode: float = measured(default=1.0)  # how much longer while others of its machine compute
+    crowded_prefill: float = measured(default=1.0)
+    decode_factor: float = measured(default=1.0)  # what earlier runs took, of what `speeds` say
+    prefill_factor: float = measured(default=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +118,8 @@ class Cluster:
     workers: tuple[WorkerInfo, ...]
     rejected: tuple[Rejected, ...] = measured(default=())
     links: tuple[LinkInfo, ...] = measured(default=())  # those that were timed
+    handoff_s: float = measured(default=HANDOFF_S)
+    turn_s: float = measured(default=TURN_S)
 
 
 # --- plan -------------------------------------------------------------------------------------------------------
@@ -129,6 +141,9 @@ class ModelSpec:
     head_bytes: int  # final norm and output head
     kv_bytes_per_token: tuple[int, ...]  # by layer: keys and values of one position of one sequence
     quantization: str = "none"  # its name: how the weights are stored
+    kv_bits: int = 32  # of the numbers in a cache
+    layer_products: tuple[int, ...] = ()  # by layer: products of a row with weights
+    head_products: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +206,29 @@ class Plan:
     predicted: Prediction | None = field(default=None, metadata=_MEASURED)
     bound: float | None = measured(default=None)  # partition=optimal: no placement's objective is below it
     objective: float | None = measured(default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaReport:
+    """One chain of a simulation; `busy` is each worker's share of the time that it computed."""
+
+    workers: tuple[str, ...]
+    requests: int
+    busy: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """What a load would take: medians, and what 95 of 100 requests are not above."""
+
+    requests: int
+    seconds: float
+    tokens_per_s: float
+    ttft_s: float
+    ttft_95_s: float
+    token_s: float  # from one token of a request to its next
+    token_95_s: float
+    replicas: tuple[ReplicaReport, ...]
 
 
 # --- export -----------------------------------------------------------------------------------------------------
@@ -337,6 +375,33 @@ class StepTimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageAccuracy:
+    """One worker's mean step of one phase; the wire is from encoded here to arrived at the next."""
+
+    worker: str
+    phase: str
+    steps: int
+    compute_predicted_s: float
+    compute_measured_s: float
+    wire_predicted_s: float
+    wire_measured_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """A run next to what its plan's figures say of its requests: medians of the requests, compute of a decode step."""
+
+    requests: int
+    step_predicted_s: float
+    step_measured_s: float
+    compute_predicted_s: float
+    compute_measured_s: float
+    ttft_predicted_s: float
+    ttft_measured_s: float
+    stages: tuple[StageAccuracy, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRange:
     name: str
     start: int
@@ -352,6 +417,7 @@ class Generation:
     requests: tuple[GeneratedText, ...]
     links: tuple[LinkReport, ...] = measured()
     workers: tuple[WorkerRange, ...]
+    accuracy: Accuracy | None = field(default=None, metadata=_MEASURED)  # where the plan's figures were measured
 
 
 # --- JSON and digests -------------------------------------------------------------------------------------------

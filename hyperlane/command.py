@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import math
 import os
 import signal
 import sys
@@ -15,11 +16,12 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from hyperlane import report
 from hyperlane.arguments import prepare
-from hyperlane.compose import conf_dir, explain, job_folder, run_folder, to_config
+from hyperlane.compose import conf_dir, explain, register_resolvers, to_config
 from hyperlane.errors import ConfigError, HyperlaneError, StoreError, first_known, one_line
 from hyperlane.report import rows
 from hyperlane.sweep import make_row, write_row
@@ -36,15 +38,16 @@ def run(arguments: list[str]) -> int:
     exit_codes: list[int] = []
     composed_once = False
 
-    def job(composed: DictConfig) -> None:
+    def job(composed: DictConfig) -> float:
         nonlocal composed_once
         composed_once = True
         try:
-            _job(composed)
+            return _job(composed)
         except HyperlaneError as error:  # said here: Hydra would add lines of its own, and end a sweep
             exit_codes.append(_report(error))
+            return math.inf
 
-    _register_resolvers()
+    register_resolvers()
     try:
         sys.argv = ["hyperlane", *_checked_flags(prepare(arguments))]
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, and one line is made of it here
@@ -92,14 +95,14 @@ def _checked_flags(words: list[str]) -> list[str]:
     return words
 
 
-def _job(composed: DictConfig) -> None:
-    """One run; in a sweep a failed one leaves its row too."""
+def _job(composed: DictConfig) -> float:
+    """One run, and what a tuning sweep minimizes; in a sweep a failed one leaves its row too."""
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir).resolve()
     figures: dict[str, str] = {}
-    failure = ""
+    failure, seconds = "", math.inf
     try:
-        figures = _run_stages(composed, folder)
+        figures, seconds = _run_stages(composed, folder)
     except HyperlaneError as error:
         failure = one_line(error)
         raise
@@ -108,17 +111,18 @@ def _job(composed: DictConfig) -> None:
             row = make_row(settings.job.num, list(settings.overrides.task), figures, failure, folder)
             write_row(Path(settings.sweep.dir), row)
     print(f"run: {folder}", flush=True)
+    return seconds
 
 
-def _run_stages(composed: DictConfig, folder: Path) -> dict[str, str]:
-    """Returns the figures of what was generated, if anything."""
+def _run_stages(composed: DictConfig, folder: Path) -> tuple[dict[str, str], float]:
+    """Returns the figures of what was generated, if anything, and what a tuning sweep minimizes."""
     try:
         return trio.run(_until_signal, composed, folder)
     except BaseExceptionGroup as group:
         raise first_known(group) from group
 
 
-async def _until_signal(composed: DictConfig, folder: Path) -> dict[str, str]:
+async def _until_signal(composed: DictConfig, folder: Path) -> tuple[dict[str, str], float]:
     """Ctrl-C cancels the stages, so that each cleans up; a second one ends the process at once."""
     config = to_config(composed)
     from hyperlane import runner  # here, so that a wrong configuration is said before torch is read
@@ -128,7 +132,10 @@ async def _until_signal(composed: DictConfig, folder: Path) -> dict[str, str]:
             nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
             context = await runner.run(config, folder)
             nursery.cancel_scope.cancel()
-            return rows(context.generation, context.deployment.boundaries) if "generate" in context.artifacts else {}
+            if "generate" not in context.artifacts:
+                return {}, math.inf
+            figures = rows(context.generation, context.deployment.boundaries)
+            return figures, report.seconds(context.generation, config.minimize)
     print(f"interrupted; go on with: run_dir={folder}", file=sys.stderr, flush=True)
     raise KeyboardInterrupt
 
@@ -145,14 +152,3 @@ def _report(error: Exception) -> int:
     message = one_line(error) if isinstance(error, HyperlaneError) else explain(error)
     print(f"error: {message}", file=sys.stderr, flush=True)
     return error.exit_code if isinstance(error, HyperlaneError) else 2
-
-
-def _register_resolvers() -> None:
-    def run_resolver(moment: str, *, _root_: DictConfig) -> str:
-        return run_folder(_root_, moment)
-
-    def job_resolver(moment: str, job: int | str, *, _root_: DictConfig) -> str:
-        return job_folder(_root_, moment, job)
-
-    OmegaConf.register_new_resolver("hyperlane_run_dir", run_resolver, replace=True)
-    OmegaConf.register_new_resolver("hyperlane_job_dir", job_resolver, replace=True)

@@ -20,7 +20,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hyperlane.arguments import quote
-from hyperlane.config import CHOICES, Calibration, Config, Generate, Measure, Model, Store, Transport, check
+from hyperlane.config import (
+    CHOICES,
+    Calibration,
+    Config,
+    Generate,
+    Goal,
+    Measure,
+    Model,
+    SimulatedLoad,
+    Store,
+    Transport,
+    check,
+)
 from hyperlane.errors import ConfigError, one_line
 
 
@@ -43,6 +55,9 @@ class _Root:
     calibration: Calibration = field(default_factory=Calibration)
     measure: Measure = Measure.auto
     explain: bool = False
+    learn: bool = True
+    minimize: Goal = Goal.token_s
+    simulate: SimulatedLoad = field(default_factory=SimulatedLoad)
     generate: Generate = field(default_factory=Generate)
     security: Any = None
 
@@ -63,6 +78,19 @@ def compose(source: str, overrides: Sequence[str]) -> Config:
     except (OmegaConfBaseException, HydraException) as error:
         raise ConfigError(explain(error)) from error
     return to_config(composed)
+
+
+def register_resolvers() -> None:
+    """What the folders' names in conf/config.yaml are made with."""
+
+    def run_resolver(moment: str, *, _root_: DictConfig) -> str:
+        return run_folder(_root_, moment)
+
+    def job_resolver(moment: str, job: int | str, *, _root_: DictConfig) -> str:
+        return job_folder(_root_, moment, job)
+
+    OmegaConf.register_new_resolver("hyperlane_run_dir", run_resolver, replace=True)
+    OmegaConf.register_new_resolver("hyperlane_job_dir", job_resolver, replace=True)
 
 
 def to_config(composed: DictConfig) -> Config:

@@ -23,6 +23,7 @@ from hyperlane.cluster.source import ClusterSource
 from hyperlane.cluster.static import Static
 from hyperlane.errors import ConfigError
 from hyperlane.partition import Partition
+from hyperlane.partition.balanced import Balanced
 from hyperlane.partition.knapsack import Knapsack
 from hyperlane.partition.manual import Manual
 from hyperlane.partition.optimal import Optimal
@@ -41,6 +42,14 @@ class Measure(Enum):
     auto = "auto"
     always = "always"
     never = "never"
+
+
+class Goal(Enum):
+    """What a tuning sweep minimizes, in seconds."""
+
+    token_s = "token_s"  # a token, of all requests together: from the start to the last token
+    step_s = "step_s"  # from one token of a request to its next, the median
+    ttft_s = "ttft_s"  # to a request's first token, the median
 
 
 class Dtype(Enum):
@@ -72,6 +81,15 @@ class Transport:
     step_timeout_s: float = 60.0
 
 
+class KvCache(Enum):
+    """Numbers in the caches of workers with our own attention; auto: FP32 for weights as they are, else FP16."""
+
+    auto = "auto"
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+
+
 class Speculate(Enum):
     off = "off"
     ngram = "ngram"
@@ -94,6 +112,7 @@ class Generate:
     context: int = 2048
     slots: int = 4
     lanes: int = 0
+    kv_cache: KvCache = KvCache.auto
     prefill_chunk: int = 256
     queue: int = 256
     prefix_cache: bool = True
@@ -106,6 +125,18 @@ class Generate:
 @dataclass(kw_only=True, slots=True)
 class Calibration:
     text: str | None = None  # a file; null takes the text that ships
+
+
+@dataclass(kw_only=True, slots=True)
+class SimulatedLoad:
+    """What the stage `simulate` sends through the chains."""
+
+    requests: int = 64
+    rate_per_s: float = 0.0  # 0: all at once
+    prompt_tokens: int = 256
+    new_tokens: int = 128
+    replicas: int = 1  # chains side by side; 0: as many as the workers hold
+    seed: int = 0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -124,7 +155,7 @@ class Store:
 
 CHOICES: Mapping[str, Mapping[str, type]] = {
     "cluster": {"local": Local, "lab": Lab, "static": Static, "simulated": Simulated},
-    "partition": {"uniform": Uniform, "knapsack": Knapsack, "manual": Manual, "optimal": Optimal},
+    "partition": {"balanced": Balanced, "uniform": Uniform, "knapsack": Knapsack, "manual": Manual, "optimal": Optimal},
     "quantization": {"none": NoQuantization, "source": Source, "int8": Int8, "int4": Int4},
     "security": {"insecure": Insecure},
 }
@@ -148,6 +179,9 @@ class Config:
     calibration: Calibration
     measure: Measure
     explain: bool
+    learn: bool
+    minimize: Goal
+    simulate: SimulatedLoad
     generate: Generate
     security: Insecure
     choices: Mapping[str, str]  # group -> chosen kind
@@ -184,6 +218,12 @@ def check(config: Config) -> None:
         "more than 0",
     )
     _require(transport.step_timeout_s > 0, "transport.step_timeout_s", transport.step_timeout_s, "more than 0")
+    load = config.simulate
+    _require(load.requests >= 1, "simulate.requests", load.requests, "1 or more")
+    _require(load.rate_per_s >= 0, "simulate.rate_per_s", load.rate_per_s, "0 (all at once) or more")
+    _require(load.prompt_tokens >= 1, "simulate.prompt_tokens", load.prompt_tokens, "1 or more")
+    _require(load.new_tokens >= 1, "simulate.new_tokens", load.new_tokens, "1 or more")
+    _require(load.replicas >= 0, "simulate.replicas", load.replicas, "0 (as many as there is room for) or more")
     _require(bool(config.stages), "stages", config.stages, "one or more, as in stages=[discover,plan]")
     _require(bool(re.fullmatch(r"[\w.-]+", config.name)), "name", config.name, "letters, digits, '.', '_' and '-'")
 

@@ -1,11 +1,13 @@
 """A generation as figures: the table at the end of a run, and a line of a sweep's table."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
 from rich.table import Table
 
-from hyperlane.artifacts import Boundary, GeneratedText, Generation, LinkReport
+from hyperlane.artifacts import Accuracy, Boundary, GeneratedText, Generation, LinkReport
+from hyperlane.config import Goal
 
 
 def summary(generation: Generation, boundaries: Sequence[Boundary], folder: str) -> Table:
@@ -15,6 +17,8 @@ def summary(generation: Generation, boundaries: Sequence[Boundary], folder: str)
     table.add_column(overflow="fold")
     for name, value in rows(generation, boundaries).items():
         table.add_row(name, value)
+    if generation.accuracy is not None:
+        table.add_row("predicted", predicted(generation.accuracy))
     table.add_row("folder", folder)
     return table
 
@@ -37,6 +41,40 @@ def rows(generation: Generation, boundaries: Sequence[Boundary]) -> dict[str, st
         "tokens per second": f"{speed:.1f}" + (" (median of a request)" if len(requests) > 1 else ""),
         "busy": ", ".join(f"{w.name} {100 * w.busy:.0f} %" for w in generation.workers if w.busy is not None),
     }
+
+
+def seconds(generation: Generation, goal: Goal) -> float:
+    """What a tuning sweep minimizes; infinite where no token came."""
+    texts = [text for text in generation.requests if text.token_ids]
+    if not texts:
+        return math.inf
+    if goal is Goal.ttft_s:
+        return statistics.median(text.ttft_s for text in texts)
+    if goal is Goal.step_s:
+        rates = [text.decode_tokens_per_s for text in texts if text.decode_tokens_per_s]
+        return 1 / statistics.median(rates) if rates else math.inf
+    ends_s = [text.ttft_s + (len(text.token_ids) - 1) / (text.decode_tokens_per_s or math.inf) for text in texts]
+    return max(ends_s) / sum(len(text.token_ids) for text in texts)
+
+
+def predicted(accuracy: Accuracy) -> str:
+    """Next to what was measured; a decode step as compute and the rest, then stage by stage."""
+    lines = [f"first token {accuracy.ttft_predicted_s:.3g} s, was {accuracy.ttft_measured_s:.3g}"]
+    if accuracy.step_measured_s:
+        lines.insert(0, f"token {_parts(accuracy, 'predicted')} ms, was {_parts(accuracy, 'measured')}")
+    lines += [
+        f"{stage.worker} {stage.phase} {1e3 * stage.compute_predicted_s:.3g} + {1e3 * stage.wire_predicted_s:.2g} ms, "
+        f"was {1e3 * stage.compute_measured_s:.3g} + {1e3 * stage.wire_measured_s:.2g}"
+        for stage in accuracy.stages
+    ]
+    return "\n".join(lines)
+
+
+def _parts(accuracy: Accuracy, what: str) -> str:
+    """A token's milliseconds; of a lone stream split into compute and wire, for several share the chain."""
+    step_s, compute_s = getattr(accuracy, f"step_{what}_s"), getattr(accuracy, f"compute_{what}_s")
+    split = f" ({1e3 * compute_s:.3g} compute, {1e3 * (step_s - compute_s):.2g} wire)" if accuracy.requests == 1 else ""
+    return f"{1e3 * step_s:.3g}{split}"
 
 
 def _saved(requests: Sequence[GeneratedText]) -> str:

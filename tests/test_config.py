@@ -63,7 +63,7 @@ def test_defaults_are_the_documented_ones() -> None:
     chosen = config()
     assert chosen.prompt == "What is AI?"
     assert chosen.cluster.workers == 2
-    assert chosen.choices["partition"] == "uniform"
+    assert chosen.choices["partition"] == "balanced"
     assert chosen.stages == ["discover", "plan", "export", "deploy", "generate"]
 
 

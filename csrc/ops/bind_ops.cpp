@@ -1,4 +1,5 @@
-// hyperlane._native.linear, candidates: the graphs' operators as functions of arrays, for the tests.
+// hyperlane._native.linear, attention, candidates: the graphs' operators as functions of arrays, for the
+// tests.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -8,6 +9,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "ops/attention.hpp"
 #include "ops/candidates.hpp"
 #include "ops/linear.hpp"
 
@@ -71,6 +73,31 @@ py::tuple candidates_of(const Array<float>& logits, int64_t count, const std::st
   return py::make_tuple(ids, kept, sums);
 }
 
+// Writes to `keys` and `values`; cos and sin [.., rotary / 2] may be left out.
+Array<float> attention(const Array<float>& q, const Array<float>& k, const Array<float>& v,
+                       Array<uint8_t> keys, Array<uint8_t> values, const Array<int64_t>& positions,
+                       const Array<int64_t>& slots, int64_t heads, int bits, float scale, int64_t window,
+                       float softcap, const OptionalFloats& cos, const OptionalFloats& sin,
+                       const std::string& isa) {
+  Attention layer{};
+  layer.heads = heads, layer.kv_heads = keys.shape(1), layer.head_dim = q.shape(1) / heads;
+  layer.slots = keys.shape(0), layer.length = keys.shape(2), layer.kind = static_cast<CacheKind>(bits);
+  layer.scale = scale, layer.window = window, layer.softcap = softcap;
+  std::vector<int64_t> rotary_rows(q.shape(0));
+  for (size_t r = 0; r < rotary_rows.size(); ++r) rotary_rows[r] = static_cast<int64_t>(r);
+  if (cos) {
+    layer.rotary = 2 * cos->shape(1), layer.cos = cos->data(), layer.sin = pointer(sin);
+    layer.rotary_rows = rotary_rows.data();
+  }
+  Array<float> out({q.shape(0), q.shape(1)});
+  layer.run(q.data(), k.data(), v.data(), slots.data(), positions.data(), q.shape(0), keys.mutable_data(),
+            values.mutable_data(), out.mutable_data(), isa.empty() ? best_ops_isa() : choose_isa(isa),
+            [](int64_t count, const std::function<void(int64_t)>& job) {
+              for (int64_t i = 0; i < count; ++i) job(i);
+            });
+  return out;
+}
+
 }  // namespace
 }  // namespace hyperlane::ops
 
@@ -80,5 +107,9 @@ void bind_ops(py::module_& module) {
              py::arg("minima"), py::arg("sizes"), py::arg("gated") = false, py::arg("norm") = py::none(),
              py::arg("epsilon") = 0.0f, py::arg("bias") = py::none(), py::arg("residual") = py::none(),
              py::arg("isa") = "");
+  module.def("attention", &attention, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("keys").noconvert(),
+             py::arg("values").noconvert(), py::arg("positions"), py::arg("slots"), py::arg("heads"),
+             py::arg("bits"), py::arg("scale"), py::arg("window") = 0, py::arg("softcap") = 0.0f,
+             py::arg("cos") = py::none(), py::arg("sin") = py::none(), py::arg("isa") = "");
   module.def("candidates", &candidates_of, py::arg("logits"), py::arg("count"), py::arg("isa") = "");
 }

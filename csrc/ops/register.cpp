@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "ops/attention.hpp"
 #include "ops/candidates.hpp"
 #include "ops/linear.hpp"
 #include "ops/ort_abi.hpp"
@@ -45,6 +46,14 @@ Weights weights_of(const Runtime& runtime, const KernelContext* context, size_t 
           runtime.data<const uint16_t>(runtime.input(context, first + 2))};
 }
 
+void each(const Runtime& runtime, const KernelContext* context, int64_t count,
+          const std::function<void(int64_t)>& job) {
+  using Job = const std::function<void(int64_t)>;
+  runtime.parallel(
+      context, [](void* given, size_t i) { (*static_cast<Job*>(given))(static_cast<int64_t>(i)); },
+      static_cast<size_t>(count), const_cast<void*>(static_cast<const void*>(&job)));
+}
+
 // x, codes, scales, minima?, norm?, bias?, residual? -> up to three outputs
 class LinearKernel {
  public:
@@ -78,14 +87,9 @@ class LinearKernel {
       shape.dims[shape.rank - 1] = sizes_[i];
       outputs[i] = runtime_.data<float>(runtime_.output(context, i, shape.dims, shape.rank));
     }
-    linear.run(runtime_.data<const float>(x), shape.rows(), outputs, kernels_,
-               [&](int64_t count, const std::function<void(int64_t)>& job) {
-                 using Job = const std::function<void(int64_t)>;
-                 runtime_.parallel(
-                     context,
-                     [](void* given, size_t i) { (*static_cast<Job*>(given))(static_cast<int64_t>(i)); },
-                     static_cast<size_t>(count), const_cast<void*>(static_cast<const void*>(&job)));
-               });
+    linear.run(
+        runtime_.data<const float>(x), shape.rows(), outputs, kernels_,
+        [&](int64_t count, const std::function<void(int64_t)>& job) { each(runtime_, context, count, job); });
   }
 
  private:
@@ -131,6 +135,68 @@ class EmbedKernel {
   Runtime runtime_;
   int bits_;
   int64_t rows_, width_;
+};
+
+// q, k, v [.., rows, heads * head_dim], keys and values [slots, kv_heads, length, bytes a position],
+// positions and slots of the rows, cos?, sin? and rotary_rows? -> rows as q, and the cache, written to where
+// it is
+class AttentionKernel {
+ public:
+  static constexpr const char* kName = "Attention";
+  static constexpr ElementType kInputs[] = {kFloat, kFloat, kFloat, kUint8, kUint8,
+                                            kInt64, kInt64, kFloat, kFloat, kInt64};
+  static constexpr size_t kRequiredInputs = 7;
+  static constexpr ElementType kOutputs[] = {kFloat, kUint8, kUint8};
+
+  AttentionKernel(const Api* api, const KernelInfo* info) : runtime_(api), isa_(best_ops_isa()) {
+    layer_.heads = runtime_.integer(info, "heads");
+    layer_.kv_heads = runtime_.integer(info, "kv_heads");
+    layer_.kind = static_cast<CacheKind>(runtime_.integer(info, "bits"));
+    layer_.scale = runtime_.real(info, "scale");
+    layer_.window = runtime_.integer(info, "window");
+    layer_.softcap = runtime_.real(info, "softcap");
+  }
+
+  void compute(KernelContext* context) const {
+    const Shape shape = shape_of(runtime_, runtime_.input(context, 0));
+    const Shape cache = shape_of(runtime_, runtime_.input(context, 3));
+    Attention layer = layer_;
+    layer.head_dim = shape.dims[shape.rank - 1] / layer.heads;
+    layer.slots = cache.dims[0], layer.length = cache.dims[2];
+    if (cache.rank != 4 || layer.length % kPositions || cache.dims[1] != layer.kv_heads ||
+        cache.dims[3] != position_bytes(layer.kind, layer.head_dim))
+      throw std::invalid_argument("Attention: the cache does not have the shape of its kind");
+    if (const Value* cos = runtime_.input(context, 7)) {
+      const Shape table = shape_of(runtime_, cos);
+      layer.rotary = 2 * table.dims[table.rank - 1];
+      layer.cos = runtime_.data<const float>(cos);
+      layer.sin = runtime_.data<const float>(runtime_.input(context, 8));
+      layer.rotary_rows = runtime_.data<const int64_t>(runtime_.input(context, 9));
+    }
+    uint8_t* caches[2];
+    for (size_t i = 0; i < 2; ++i) {
+      caches[i] = runtime_.data<uint8_t>(runtime_.input(context, 3 + i));
+      const uint8_t* present =
+          runtime_.data<uint8_t>(runtime_.output(context, 1 + i, cache.dims, cache.rank));
+      if (present != caches[i]) throw std::invalid_argument("Attention: past and present must be one place");
+    }
+    float* out = runtime_.data<float>(runtime_.output(context, 0, shape.dims, shape.rank));
+    layer.run(
+        floats(context, 0), floats(context, 1), floats(context, 2), integers(context, 6),
+        integers(context, 5), shape.rows(), caches[0], caches[1], out, isa_,
+        [&](int64_t count, const std::function<void(int64_t)>& job) { each(runtime_, context, count, job); });
+  }
+
+ private:
+  const float* floats(const KernelContext* context, size_t i) const {
+    return runtime_.data<const float>(runtime_.input(context, i));
+  }
+  const int64_t* integers(const KernelContext* context, size_t i) const {
+    return runtime_.data<const int64_t>(runtime_.input(context, i));
+  }
+  Runtime runtime_;
+  Isa isa_;
+  Attention layer_{};
 };
 
 // logits [N, V] -> ids [N, K], their logits [N, K], logsumexp [N]
@@ -196,7 +262,7 @@ constexpr CustomOp describe() {
 }
 
 const CustomOp kLinear = describe<LinearKernel>(), kEmbed = describe<EmbedKernel>(),
-               kCandidates = describe<CandidatesKernel>();
+               kAttention = describe<AttentionKernel>(), kCandidates = describe<CandidatesKernel>();
 
 }  // namespace
 }  // namespace hyperlane::ops
@@ -209,6 +275,7 @@ extern "C" __attribute__((visibility("default"))) hyperlane::ort::Status* Regist
       runtime.new_domain(ops::kDomain);  // lives as long as the process, as its operators do
   runtime.add(domain, &ops::kLinear);
   runtime.add(domain, &ops::kEmbed);
+  runtime.add(domain, &ops::kAttention);
   runtime.add(domain, &ops::kCandidates);
   runtime.add(options, domain);
   return nullptr;

@@ -3,7 +3,7 @@
 
 #include "quant/group_codec.hpp"
 #include "quant/groups.hpp"
-#include "quant/groups_simd.hpp"
+#include "quant/groups_avx512.hpp"
 #include "quant/isa.hpp"
 
 namespace hyperlane {
@@ -84,23 +84,44 @@ HYPERLANE_AVX2 void decode_avx2(const half_bits* scales, const std::uint8_t* pac
   }
 }
 
+// Sixteen codes, biased, in the lowest byte of each lane: adding 1.5 * 2^23 rounds to nearest even.
+template <class T>
+HYPERLANE_AVX512 inline __m512i biased16(const T* values, __m512 inverse) {
+  const __m512 round = _mm512_set1_ps(0x1.8p23f + kBias);
+  return _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(load16(values), inverse), round));
+}
+
+// The 32 bytes of a group whose scale is clean.
+template <class T>
+HYPERLANE_AVX512 inline void pack_group(const T* values, float inverse_scale, std::uint8_t* out) {
+  const __m512 inverse = _mm512_set1_ps(inverse_scale);
+  __m512i bytes[2];  // one in each 32 bits
+  for (std::size_t i = 0; i < 2; ++i) {
+    const __m512i low = biased16(values + 16 * i, inverse);
+    const __m512i high = biased16(values + kBytes + 16 * i, inverse);
+    // A product, not a shift: Zen shifts on the ports of the sums.
+    bytes[i] = _mm512_or_si512(low, _mm512_madd_epi16(high, _mm512_set1_epi32(16)));
+  }
+  alignas(64) static constexpr std::uint16_t kEven[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20,
+                                                          22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42,
+                                                          44, 46, 48, 50, 52, 54, 56, 58, 60, 62};
+  const __m512i words = _mm512_permutex2var_epi16(bytes[0], _mm512_load_si512(kEven), bytes[1]);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtepi16_epi8(words));
+}
+
 template <class T>
 HYPERLANE_AVX512 void encode_avx512(const T* values, std::size_t groups, half_bits* scales,
                                     std::uint8_t* out) {
-  for (std::size_t g = 0; g < groups; ++g, values += kGroup, out += kBytes) {
-    const GroupScale scale = group_scale_avx512(values, kLevels);
-    if (!needs_no_clip(scale.half)) {
-      scales[g] = encode_group(values, kGroup, out);
-      continue;
-    }
-    scales[g] = scale.half;
-    const __m512 inverse = _mm512_set1_ps(scale.inverse);
-    for (std::size_t i = 0; i < kBytes; i += 16) {
-      const __m512i low = codes16(values + i, inverse);
-      const __m512i high = codes16(values + kBytes + i, inverse);
-      const __m512i pair = _mm512_add_epi32(_mm512_slli_epi32(high, 4), low);
-      const __m512i biased = _mm512_add_epi32(pair, _mm512_set1_epi32(kBias | kBias << 4));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm512_cvtepi32_epi8(biased));
+  for (std::size_t first = 0; first < groups; first += kGroupsAtOnce) {
+    const std::size_t count = std::min(groups - first, kGroupsAtOnce);
+    GroupScales found;
+    scale_groups(values, count, kLevels, scales + first, found);
+    for (std::size_t g = 0; g < count; ++g, values += kGroup, out += kBytes) {
+      prefetch_group(values + kGroupsAtOnce * kGroup);
+      if (found.clean >> g & 1)
+        pack_group(values, found.inverse[g], out);
+      else
+        scales[first + g] = encode_group(values, kGroup, out);
     }
   }
 }

@@ -3,7 +3,7 @@
 
 #include "quant/group_codec.hpp"
 #include "quant/groups.hpp"
-#include "quant/groups_simd.hpp"
+#include "quant/groups_avx512.hpp"
 #include "quant/isa.hpp"
 
 namespace hyperlane {
@@ -69,17 +69,19 @@ HYPERLANE_AVX2 void decode_avx2(const half_bits* scales, const std::uint8_t* cod
 template <class T>
 HYPERLANE_AVX512 void encode_avx512(const T* values, std::size_t groups, half_bits* scales,
                                     std::uint8_t* out) {
-  for (std::size_t g = 0; g < groups; ++g, values += kGroup, out += kBytes) {
-    const GroupScale scale = group_scale_avx512(values, kLevels);
-    if (!needs_no_clip(scale.half)) {
-      scales[g] = encode_group(values, kGroup, out);
-      continue;
-    }
-    scales[g] = scale.half;
-    const __m512 inverse = _mm512_set1_ps(scale.inverse);
-    for (std::size_t i = 0; i < kBytes; i += 16) {
-      const __m512i codes = codes16(values + i, inverse);
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm512_cvtepi32_epi8(codes));
+  for (std::size_t first = 0; first < groups; first += kGroupsAtOnce) {
+    const std::size_t count = std::min(groups - first, kGroupsAtOnce);
+    GroupScales found;
+    scale_groups(values, count, kLevels, scales + first, found);
+    for (std::size_t g = 0; g < count; ++g, values += kGroup, out += kBytes) {
+      if (!(found.clean >> g & 1)) {
+        scales[first + g] = encode_group(values, kGroup, out);
+        continue;
+      }
+      const __m512 inverse = _mm512_set1_ps(found.inverse[g]);
+      for (std::size_t i = 0; i < kBytes; i += 16)
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i),
+                         _mm512_cvtepi32_epi8(codes16(values + i, inverse)));
     }
   }
 }

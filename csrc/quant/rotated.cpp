@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <string>
 
 #include "quant/arrays.hpp"
@@ -56,9 +57,9 @@ void fill_buckets(Codebook& book, const std::vector<float>& midpoints) {
     std::int32_t code = 0;
     float inside = INFINITY;
     for (float midpoint : midpoints) {
-      const float of_midpoint = std::nearbyint(midpoint * book.spread);
-      code += of_midpoint < static_cast<float>(bucket);
-      if (of_midpoint == static_cast<float>(bucket)) inside = std::min(inside, midpoint);
+      const double of_midpoint = std::nearbyint(static_cast<double>(midpoint) * book.spread);  // rounded once
+      code += of_midpoint < bucket;
+      if (of_midpoint == bucket) inside = std::min(inside, midpoint);
     }
     book.bucket_codes[bucket & 31] = code;
     book.bucket_midpoints[bucket & 31] = inside;
@@ -184,6 +185,65 @@ class RotatedCodec {
   std::size_t row_bytes() const { return codec_.row_bytes; }
 
  private:
+  // Sixteen rows of halves whose channels are sorted together, or put back together; nothing where the
+  // kernels cannot, or where rows are left over.
+  class Sixteen {
+   public:
+    Sixteen(const RotatedCodec& codec, bool half, std::size_t rows) : codec_(codec), stride_(codec.padded_) {
+      if (half && rows >= kSixteen && codec.kernels_.permute_rows && !codec.codec_.order.empty())
+        room_.reset(new half_bits[3 * kSixteen * stride_]);
+    }
+
+    // How many rows later a row is wanted.
+    std::size_t ahead() const { return room_ ? kSixteen : 1; }
+
+    // The sorted channels of row `i` of `rows`, which begins at `values`.
+    const half_bits* sort(const std::uint8_t* values, std::size_t i, std::size_t rows) {
+      if (!room_ || !whole(i, rows)) return nullptr;
+      if (i % kSixteen == 0) {
+        for (std::size_t at = 0; at < kSixteen; ++at)
+          std::memcpy(apart(at), values + at * 2 * width(), 2 * width());
+        codec_.kernels_.permute_rows(apart(0), stride_, width(), codec_.codec_.order.data(), columns(),
+                                     row(0));
+      }
+      return row(i);
+    }
+
+    // Where row `i` of `rows` is to leave its sorted channels.
+    template <class StateOf>
+    half_bits* place(std::size_t i, std::size_t rows, StateOf state_of) {
+      if (!room_ || !whole(i, rows)) return nullptr;
+      if (i % kSixteen == 0) {
+        coded_ = true;
+        for (std::size_t at = i; at < i + kSixteen; ++at) coded_ &= state_of(at) == kCoded;
+      }
+      return coded_ ? row(i) : nullptr;
+    }
+
+    // Writes the last sixteen rows once row `i`, which ends them, is decoded; it begins at `values`.
+    void put_back(std::size_t i, std::uint8_t* values) {
+      if (i % kSixteen != kSixteen - 1) return;
+      codec_.kernels_.permute_rows(row(0), stride_, width(), codec_.codec_.place.data(), columns(), apart(0));
+      for (std::size_t at = 0; at < kSixteen; ++at)
+        std::memcpy(values - (kSixteen - 1 - at) * 2 * width(), apart(at), 2 * width());
+    }
+
+   private:
+    static constexpr std::size_t kSixteen = 16;
+
+    static bool whole(std::size_t i, std::size_t rows) { return i / kSixteen * kSixteen + kSixteen <= rows; }
+    std::size_t width() const { return codec_.codec_.width; }
+    half_bits* row(std::size_t i) { return room_.get() + i % kSixteen * stride_; }
+    // Rows as they come and go, not 2^n bytes apart, where a cache would hold few of them at once.
+    half_bits* apart(std::size_t i) { return row(i) + kSixteen * stride_; }
+    half_bits* columns() { return room_.get() + 2 * kSixteen * stride_; }
+
+    const RotatedCodec& codec_;
+    std::size_t stride_;
+    std::unique_ptr<half_bits[]> room_;
+    bool coded_ = false;
+  };
+
   void add_levels(const std::vector<std::vector<float>>& books) {
     if (codec_.quantizer == Quantizer::bytes) return;
     const bool trellis = codec_.quantizer == Quantizer::trellis;
@@ -234,33 +294,41 @@ class RotatedCodec {
 
   std::size_t encode_rows(const std::uint8_t* values, bool half, std::size_t rows,
                           const std::uint32_t* positions, std::uint8_t* payload) const {
-    std::vector<float> room(padded_ + room_size(codec_));
+    const std::unique_ptr<float[]> room(
+        new float[padded_ + room_size(codec_)]);  // not zeroed: rows are short
+    Sixteen sorted(*this, half, rows);
     std::memcpy(payload, codec_.id.data(), kIdBytes);
     std::uint8_t* states = payload + kIdBytes;
     std::memset(states, 0, head_bytes(rows) - kIdBytes);
     std::uint8_t* out = payload + head_bytes(rows);
     const std::size_t stride = codec_.width * (half ? 2 : 4);
     for (std::size_t i = 0; i < rows; ++i, values += stride) {
-      if (i + 1 < rows)  // while this row computes
-        for (std::size_t at = 0; at < stride; at += 64) __builtin_prefetch(values + stride + at);
-      const State state = encode_row(values, half, positions[i], room.data(), out);
+      if (i + sorted.ahead() < rows)  // while this row computes
+        for (std::size_t at = 0; at < stride; at += 64)
+          __builtin_prefetch(values + sorted.ahead() * stride + at, 0, 2);
+      const half_bits* of_row = sorted.sort(values, i, rows);
+      const State state = encode_row(values, half, positions[i], of_row, room.get(), out);
       states[i / 4] |= static_cast<std::uint8_t>(state << (2 * (i % 4)));
     }
     return static_cast<std::size_t>(out - payload);
   }
 
-  State encode_row(const std::uint8_t* values, bool half, std::uint32_t position, float* row,
-                   std::uint8_t*& out) const {
+  // `sorted` has the row's channels in order, or is null.
+  State encode_row(const std::uint8_t* values, bool half, std::uint32_t position, const half_bits* sorted,
+                   float* row, std::uint8_t*& out) const {
     const float squares = kernels_.load_row(values, half, codec_.width, row);
     const half_bits rms_bits = float_to_half(std::sqrt(squares / static_cast<float>(codec_.width)));
     const float rms = half_to_float(rms_bits);
     if (position != 0 && rms <= codec_.limit && rms >= kSmallestRms) {
       std::uint8_t* codes = out + 2 + codec_.scale_count;
       std::memcpy(out, &rms_bits, 2);
-      if (kernels_.encode_row(codec_, row, 1.0f / rms, row + padded_, out + 2, codes)) {
+      if (sorted) kernels_.load_row(sorted, true, codec_.width, row);
+      if (kernels_.encode_row(codec_, row, sorted || codec_.order.empty(), 1.0f / rms, row + padded_, out + 2,
+                              codes)) {
         out += codec_.row_bytes;
         return kCoded;
       }
+      if (sorted) kernels_.load_row(values, half, codec_.width, row);
     }
     const State state = raw_state(half, row, codec_.width, rms);
     out = write_raw(values, half, codec_.width, state, out);
@@ -276,23 +344,32 @@ class RotatedCodec {
     std::size_t expected = head_bytes(rows);
     for (std::size_t i = 0; i < rows; ++i) expected += lengths[(states[i / 4] >> (2 * (i % 4))) & 3];
     if (expected != bytes) return "should have " + std::to_string(expected) + " bytes";
-    std::vector<float> room(padded_ + room_size(codec_));
+    const std::unique_ptr<float[]> room(
+        new float[padded_ + room_size(codec_)]);  // not zeroed: rows are short
+    Sixteen sorted(*this, half, rows);
     const std::uint8_t* in = payload + head_bytes(rows);
+    const auto state_of = [&](std::size_t i) { return (states[i / 4] >> (2 * (i % 4))) & 3; };
     for (std::size_t i = 0; i < rows; ++i, values += codec_.width * (half ? 2 : 4)) {
-      const int state = (states[i / 4] >> (2 * (i % 4))) & 3;
-      decode_row(in, state, room.data(), values, half);
-      in += lengths[state];
+      half_bits* of_row = sorted.place(i, rows, state_of);
+      decode_row(in, state_of(i), of_row, room.get(), values, half);
+      in += lengths[state_of(i)];
+      if (of_row) sorted.put_back(i, values);
     }
     return "";
   }
 
-  void decode_row(const std::uint8_t* in, int state, float* row, std::uint8_t* values, bool half) const {
+  // Where `sorted` is not null, it takes the row's channels, in order, instead of `values`.
+  void decode_row(const std::uint8_t* in, int state, half_bits* sorted, float* row, std::uint8_t* values,
+                  bool half) const {
     if (state == kCoded) {
       half_bits rms;
       std::memcpy(&rms, in, 2);
-      kernels_.decode_row(codec_, in + 2, in + 2 + codec_.scale_count, half_to_float(rms), row + padded_,
-                          row);
-      return kernels_.store_row(row, codec_.width, values, half);
+      const bool in_order = sorted || codec_.order.empty();
+      half_bits* halves = sorted ? sorted : in_order && half ? reinterpret_cast<half_bits*>(values) : nullptr;
+      kernels_.decode_row(codec_, in + 2, in + 2 + codec_.scale_count, half_to_float(rms), in_order,
+                          row + padded_, row, halves);
+      if (!halves) kernels_.store_row(row, codec_.width, values, half);
+      return;
     }
     const std::size_t out_bytes = codec_.width * (half ? 2 : 4);
     if (state == kZero) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "quant/half.hpp"
 #include "quant/isa.hpp"
 
 namespace hyperlane {
@@ -67,7 +68,7 @@ struct Rotated {
 
 // Floats that the kernels work in, for each row.
 inline std::size_t room_size(const Rotated& codec) {
-  return 3 * codec.mean.size() + (20 + kBlock) * codec.blocks.size() + 32;
+  return 3 * codec.mean.size() + (21 + kBlock) * codec.blocks.size() + 36;
 }
 
 // What differs between instruction sets. Blocks of less than 64 always take the scalar form.
@@ -75,11 +76,17 @@ struct RotatedKernels {
   // Converts `width` values (padding `row` with zeros) and returns the sum of their squares.
   float (*load_row)(const void* values, bool half, std::size_t width, float* row);
   void (*store_row)(const float* row, std::size_t width, void* values, bool half);
-  // row / rms -> scale bytes and codes; false where a scale cannot hold its block.
-  bool (*encode_row)(const Rotated& codec, const float* row, float inverse_rms, float* room,
+  // row / rms -> scale bytes and codes; false where a scale cannot hold its block. Where `in_order`, the
+  // channels of `row` are sorted already.
+  bool (*encode_row)(const Rotated& codec, const float* row, bool in_order, float inverse_rms, float* room,
                      std::uint8_t* scales, std::uint8_t* codes);
+  // Where `in_order`, the channels of `row` stay sorted, and `halves`, if it is not null, takes them instead.
   void (*decode_row)(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes, float rms,
-                     float* room, float* row);
+                     bool in_order, float* room, float* row, half_bits* halves);
+  // Sorts the channels of 16 rows at a time, or puts them back, faster than row by row; see permute_rows.hpp.
+  // Null where there is no such way.
+  void (*permute_rows)(const half_bits* rows, std::size_t stride, std::size_t width,
+                       const std::uint32_t* from, half_bits* columns, half_bits* out);
 };
 
 RotatedKernels scalar_rotated_kernels();

@@ -45,18 +45,17 @@ struct Avx2 {
   static std::uint32_t less(F a, F b) {
     return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ)));
   }
+  // The lesser of two, and in which lanes that is `a`.
+  static F lesser(F a, F b, std::uint32_t& is_a) {
+    is_a = less(a, b);
+    return min(a, b);
+  }
   static F abs(F v) { return _mm256_andnot_ps(set(-0.0f), v); }
 
-  static I load_int(const std::uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const I*>(p)); }
   static void store_int(std::uint32_t* p, I v) { _mm256_storeu_si256(reinterpret_cast<I*>(p), v); }
   static I add_int(I a, I b) { return _mm256_add_epi32(a, b); }
   static I sub_int(I a, I b) { return _mm256_sub_epi32(a, b); }
   static I shift_right(I v, int by) { return _mm256_srli_epi32(v, by); }
-  static I where(std::uint32_t lanes, int value) {
-    const I own = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    const I in = _mm256_cmpeq_epi32(_mm256_and_si256(set_int(static_cast<int>(lanes)), own), own);
-    return _mm256_and_si256(in, set_int(value));
-  }
 
   // Lane i takes lane i ^ H.
   template <int H>
@@ -72,6 +71,11 @@ struct Avx2 {
     constexpr float ab = H <= 2 ? -0.0f : 0.0f, ac = H != 2 ? -0.0f : 0.0f, bc = H != 1 ? -0.0f : 0.0f;
     return _mm256_xor_ps(v, _mm256_setr_ps(0.0f, a, b, ab, c, ac, bc, -0.0f));
   }
+  // Lane i takes itself and lane i ^ H: their sum, or in the upper of both the difference.
+  template <int H>
+  static F butterfly(F v) {
+    return add(swap<H>(v), flip<H>(v));
+  }
 
   template <int SIZE>
   static F lookup(const float* table, I index) {
@@ -79,16 +83,46 @@ struct Avx2 {
     if constexpr (SIZE <= 8) return _mm256_permutevar8x32_ps(load(table), index);
     return _mm256_i32gather_ps(table, index, 4);
   }
-  template <int BITS, int STEP = 0>
-  static I search(const Codebook& book, F value, I code = _mm256_setzero_si256()) {
-    if constexpr (STEP == BITS) {
-      return code;
-    } else {
-      const F greater = _mm256_cmp_ps(value, lookup<(1 << STEP)>(book.steps[STEP], code), _CMP_GT_OQ);
-      const I next = _mm256_sub_epi32(_mm256_add_epi32(code, code), _mm256_castps_si256(greater));
-      return search<BITS, STEP + 1>(book, value, next);
+  // How many midpoints lie below each of COUNT values.
+  template <int BITS>
+  struct Search {
+    const Codebook& book;
+    explicit Search(const Codebook& of) : book(of) {}
+
+    template <int COUNT>
+    void find(const F* value, I* code) const {
+      for (int i = 0; i < COUNT; ++i) code[i] = find_one(value[i], _mm256_setzero_si256());
     }
-  }
+    template <int STEP = 0>
+    I find_one(F value, I code) const {
+      if constexpr (STEP == BITS) {
+        return code;
+      } else {
+        const F greater = _mm256_cmp_ps(value, lookup<(1 << STEP)>(book.steps[STEP], code), _CMP_GT_OQ);
+        const I next = _mm256_sub_epi32(_mm256_add_epi32(code, code), _mm256_castps_si256(greater));
+        return find_one<STEP + 1>(value, next);
+      }
+    }
+  };
+  // By subset the squared error of the nearest level of a value, given how many midpoints lie below it.
+  template <int BITS>
+  struct Nearest {
+    const Trellis& book;
+    explicit Nearest(const Trellis& of) : book(of) {}
+
+    void errors(F value, I below, F* error) const {
+      for (int subset = 0; subset < 4; ++subset) {
+        const F wrong = sub(value, level(subset, below));
+        error[subset] = mul(wrong, wrong);
+      }
+    }
+    F level(int subset, I below) const {
+      if constexpr ((2 << BITS) <= kTable) return lookup<(2 << BITS)>(book.nearest[subset], below);
+      const I index = shift_right(sub_int(add_int(below, set_int(3)), set_int(subset)), 2);
+      return lookup<(1 << (BITS - 1))>(book.subsets[subset], index);
+    }
+  };
+
   // The sums of four registers in halving order.
   static void sum_each(const F* v, float* sums) {
     for (int i = 0; i < 4; ++i) {
@@ -106,12 +140,33 @@ struct Avx2 {
     }
   }
   static I in_order(I packed) { return _mm256_permute4x64_epi64(packed, 0xD8); }  // packs work in halves
-  template <int BITS>
+  // below + 3 - subset, a byte a lane; bit i of `high` and `low` is of lane i.
+  static void subtract_subsets(const std::uint8_t* below, std::uint64_t high, std::uint64_t low,
+                               std::uint8_t* sums) {
+    for (int half = 0; half < 2; ++half) {
+      const I three = _mm256_add_epi8(_mm256_loadu_si256(reinterpret_cast<const I*>(below + 32 * half)),
+                                      _mm256_set1_epi8(3));
+      const I ones = bytes_where(static_cast<std::uint32_t>(low >> (32 * half)));
+      const I twos = bytes_where(static_cast<std::uint32_t>(high >> (32 * half)));
+      const I rest = _mm256_add_epi8(_mm256_add_epi8(three, ones), _mm256_add_epi8(twos, twos));
+      _mm256_storeu_si256(reinterpret_cast<I*>(sums + 32 * half), rest);
+    }
+  }
+  // -1 in byte i where bit i is set.
+  static I bytes_where(std::uint32_t bits) {
+    const I own = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
+    const I of_byte = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2,
+                                       3, 3, 3, 3, 3, 3, 3, 3);
+    const I spread = _mm256_shuffle_epi8(set_int(static_cast<int>(bits)), of_byte);
+    return _mm256_cmpeq_epi8(_mm256_and_si256(spread, own), own);
+  }
+  // The planes of bits LOW to LOW + BITS - 1.
+  template <int BITS, int LOW = 0>
   static void store_planes(const std::uint8_t* codes, std::uint8_t* p) {
     for (int half = 0; half < 2; ++half) {
       const I bytes = _mm256_loadu_si256(reinterpret_cast<const I*>(codes + 32 * half));
       for (int plane = 0; plane < BITS; ++plane) {
-        const int bits = _mm256_movemask_epi8(_mm256_slli_epi16(bytes, 8 - BITS + plane));
+        const int bits = _mm256_movemask_epi8(_mm256_slli_epi16(bytes, 8 - LOW - BITS + plane));
         std::memcpy(p + 8 * plane + 4 * half, &bits, sizeof bits);
       }
     }

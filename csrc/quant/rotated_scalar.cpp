@@ -35,13 +35,13 @@ bool encode_trellis(const Rotated& codec, const float* values, float* room, std:
   if (!row_scale(codec, halving_sum(squares, kBlock), most, scale)) return false;
   float cost[kStates][kLanes] = {};
   std::fill(cost[1], cost[1] + 3 * kLanes, kFar);
-  auto* below = reinterpret_cast<std::uint32_t*>(room);
-  Step *steps = reinterpret_cast<Step*>(room + codec.mean.size()), *step = steps;
+  const TrellisRoom work = trellis_room(codec, room);
+  std::size_t step = 0;
   for (const Block& block : codec.blocks)
     for (std::size_t i = 0; block.bits && i < block.size; i += kLanes, ++step)
       advance(codec.trellises[block.bits], block.bits, values + block.start + i,
-              std::min(kLanes, block.size - i), inverse_step(*scale), cost, below + kLanes * (step - steps),
-              *step);
+              std::min(kLanes, block.size - i), inverse_step(*scale), cost, work.below + kLanes * step,
+              work.steps[step]);
   std::uint32_t ends[2] = {};
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     std::uint32_t best = 0;
@@ -50,22 +50,22 @@ bool encode_trellis(const Rotated& codec, const float* values, float* room, std:
     ends[0] |= (best >> 1) << lane;
     ends[1] |= (best & 1) << lane;
   }
-  trace_back(ends[0], ends[1], steps, static_cast<std::size_t>(step - steps));
+  trace_back(ends[0], ends[1], work.steps, step, work.path);
+  step = 0;
   for (const Block& block : codec.blocks) {
     if (!block.bits) continue;
-    write_codes(block, steps, below, codes);
-    steps += step_count(block);
-    below += kLanes * step_count(block);
+    write_codes(block, work, step, codes);
+    step += step_count(block);
     codes += block.code_bytes;
   }
   return true;
 }
 
-bool encode_row(const Rotated& codec, const float* row, float inverse_rms, float* scratch,
+bool encode_row(const Rotated& codec, const float* row, bool in_order, float inverse_rms, float* scratch,
                 std::uint8_t* scales, std::uint8_t* codes) {
   for (const Block& block : codec.blocks) {
     for (std::size_t i = block.start; i < block.start + block.size; ++i) {
-      const float value = row[codec.order.empty() ? i : codec.order[i]];
+      const float value = row[in_order ? i : codec.order[i]];
       scratch[i] = (value * inverse_rms - codec.mean[i]) * codec.forward[i];
     }
     hadamard(scratch + block.start, block.size);
@@ -81,7 +81,7 @@ bool encode_row(const Rotated& codec, const float* row, float inverse_rms, float
 }
 
 void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes, float rms,
-                float* scratch, float* row) {
+                bool in_order, float* scratch, float* row, half_bits* halves) {
   std::uint64_t past = 0;
   for (const Block& block : codec.blocks) {
     float* values = scratch + block.start;
@@ -93,12 +93,13 @@ void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uin
     codes += block.code_bytes;
     hadamard(values, block.size);
     for (std::size_t i = block.start; i < block.start + block.size; ++i)
-      row[codec.order.empty() ? i : codec.order[i]] = (scratch[i] * codec.backward[i] + codec.mean[i]) * rms;
+      row[in_order ? i : codec.order[i]] = (scratch[i] * codec.backward[i] + codec.mean[i]) * rms;
   }
+  if (halves) store_row(row, codec.width, halves, true);
 }
 
 }  // namespace
 
-RotatedKernels scalar_rotated_kernels() { return {load_row, store_row, encode_row, decode_row}; }
+RotatedKernels scalar_rotated_kernels() { return {load_row, store_row, encode_row, decode_row, nullptr}; }
 
 }  // namespace hyperlane

@@ -1,6 +1,8 @@
 // The rotated codecs on vectors of V::W floats. Include it after V and under the target's options; all is
 // internal.
 #pragma once
+#include "quant/levels_simd.hpp"
+#include "quant/permute_rows.hpp"
 #include "quant/rotated_block.hpp"
 #include "quant/trellis_simd.hpp"
 
@@ -14,29 +16,32 @@ struct Simd {
   static constexpr int W = V::W;
   static constexpr int N = static_cast<int>(kBlock) / W;  // registers a block
   using Path = TrellisPath<V>;
+  using Levels = LevelSearch<V>;
 
-  template <int H>
+  // Stage by stage for BLOCKS blocks at once, as the chain of one leaves the units idle.
+  template <int BLOCKS, int H>
   static void hadamard_lanes(F* v) {
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) v[i] = V::add(V::template swap<H>(v[i]), V::template flip<H>(v[i]));
-    if constexpr (H > 1) hadamard_lanes<H / 2>(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < BLOCKS * N; ++i) v[i] = V::template butterfly<H>(v[i]);
+    if constexpr (H > 1) hadamard_lanes<BLOCKS, H / 2>(v);
   }
 
-  template <int HALF>
+  template <int BLOCKS, int HALF>
   static void hadamard_registers(F* v) {
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i)
+#pragma GCC unroll 16
+    for (int i = 0; i < BLOCKS * N; ++i)
       if (!(i & HALF)) {
         const F first = v[i], second = v[i + HALF];
         v[i] = V::add(first, second);
         v[i + HALF] = V::sub(first, second);
       }
-    if constexpr (HALF > 1) hadamard_registers<HALF / 2>(v);
+    if constexpr (HALF > 1) hadamard_registers<BLOCKS, HALF / 2>(v);
   }
 
+  template <int BLOCKS = 1>
   static void hadamard(F* v) {
-    hadamard_registers<N / 2>(v);
-    hadamard_lanes<W / 2>(v);
+    hadamard_registers<BLOCKS, N / 2>(v);
+    hadamard_lanes<BLOCKS, W / 2>(v);
   }
 
   template <int H>
@@ -46,17 +51,8 @@ struct Simd {
     return v;
   }
 
-  // The register-wise part of a block's halving sum.
-  template <int HALF = N / 2>
-  static F fold(F* v) {
-#pragma GCC unroll 4
-    for (int i = 0; i < HALF; ++i) v[i] = V::add(v[i], v[i + HALF]);
-    if constexpr (HALF > 1) return fold<HALF / 2>(v);
-    return v[0];
-  }
-
   // The halving sum of a block. Overwrites `v`.
-  static float sum(F* v) { return V::first(sum_lanes<W / 2>(fold(v))); }
+  static float sum(F* v) { return V::first(sum_lanes<W / 2>(Levels::fold(v))); }
 
   template <int H>
   static F max_lanes(F v) {
@@ -69,29 +65,6 @@ struct Simd {
     F most = V::abs(v[0]);
     for (int i = 1; i < N; ++i) most = V::max(most, V::abs(v[i]));
     return V::first(max_lanes<W / 2>(most));
-  }
-
-  // The squared error of a block under each of its scales, and the codes of each, a byte a code.
-  template <int BITS, int TRIALS>
-  static void try_block(const Codebook& book, const F* v, const float* steps, const float* inverses,
-                        float* errors, std::uint8_t* codes) {
-    F parts[4] = {V::set(0), V::set(0), V::set(0), V::set(0)};
-#pragma GCC unroll 4
-    for (int trial = 0; trial < TRIALS; ++trial) {
-      F squares[N];
-      I code[N];
-#pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) {
-        const F value = V::mul(v[i], V::set(inverses[trial]));
-        code[i] = V::template search<BITS>(book, value);
-        const F level = V::template lookup<(1 << BITS)>(book.levels, code[i]);
-        const F wrong = V::sub(v[i], V::mul(level, V::set(steps[trial])));
-        squares[i] = V::mul(wrong, wrong);
-      }
-      parts[trial] = fold(squares);
-      V::store_codes(code, codes + trial * kBlock);
-    }
-    V::sum_each(parts, errors);
   }
 
   static bool encode_bytes(const F* v, std::uint8_t* scale, std::uint8_t* codes) {
@@ -164,11 +137,12 @@ struct Simd {
   }
 
   // Sorts, centres, scales and turns one block of a row.
-  static void rotate(const Rotated& codec, const Block& block, const float* row, F inverse_rms, F* v) {
+  static void rotate(const Rotated& codec, const Block& block, const float* row, bool in_order, F inverse_rms,
+                     F* v) {
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
       const std::size_t at = block.start + static_cast<std::size_t>(i * W);
-      const F value = codec.order.empty() ? V::load(row + at) : V::gather(row, codec.order.data() + at);
+      const F value = in_order ? V::load(row + at) : V::gather(row, codec.order.data() + at);
       v[i] =
           V::mul(V::sub(V::mul(value, inverse_rms), V::load(&codec.mean[at])), V::load(&codec.forward[at]));
     }
@@ -187,16 +161,16 @@ struct Simd {
 
   // One stage for all blocks before the next, so that blocks overlap in the pipeline instead of waiting on
   // sums.
-  static bool encode_row(const Rotated& codec, const float* row, float inverse_rms, float* room,
-                         std::uint8_t* scales, std::uint8_t* codes) {
+  static bool encode_row(const Rotated& codec, const float* row, bool in_order, float inverse_rms,
+                         float* room, std::uint8_t* scales, std::uint8_t* codes) {
     const std::size_t count = codec.blocks.size();
     float *values = room, *gains = room + codec.mean.size(), *work = gains + count;
     if (codec.quantizer == Quantizer::trellis)
-      return encode_trellis_row(codec, row, inverse_rms, room, scales, codes);
+      return encode_trellis_row(codec, row, in_order, inverse_rms, room, scales, codes);
     for (std::size_t b = 0; b < count; ++b) {
       const Block& block = codec.blocks[b];
       F v[N];
-      rotate(codec, block, row, V::set(inverse_rms), v);
+      rotate(codec, block, row, in_order, V::set(inverse_rms), v);
       write(v, values + block.start);
       gains[b] = block.size == kBlock ? absmax(v) : 0;
     }
@@ -204,8 +178,8 @@ struct Simd {
     return encode_levels_row(codec, values, gains, work, scales, codes);
   }
 
-  static bool encode_trellis_row(const Rotated& codec, const float* row, float inverse_rms, float* room,
-                                 std::uint8_t* scale, std::uint8_t* codes) {
+  static bool encode_trellis_row(const Rotated& codec, const float* row, bool in_order, float inverse_rms,
+                                 float* room, std::uint8_t* scale, std::uint8_t* codes) {
     float* values = room;
     F squares[N], most = V::set(0), v[N];
 #pragma GCC unroll 8
@@ -213,12 +187,12 @@ struct Simd {
     const std::size_t whole = codec.width / kBlock;
     for (std::size_t b = 0; b < whole; ++b) {
       if (!codec.blocks[b].bits) continue;
-      rotate(codec, codec.blocks[b], row, V::set(inverse_rms), v);
+      rotate(codec, codec.blocks[b], row, in_order, V::set(inverse_rms), v);
       write(v, values + b * kBlock);
       measure(v, squares, most);
     }
     if (whole < codec.blocks.size()) {
-      rotate_tails(codec, row, inverse_rms, values);
+      rotate_tails(codec, row, in_order, inverse_rms, values);
       read(values + whole * kBlock, v);
       measure(v, squares, most);
     }
@@ -236,11 +210,12 @@ struct Simd {
   }
 
   // The short blocks at the end; zeros where there are no bits, and up to 64 values.
-  static void rotate_tails(const Rotated& codec, const float* row, float inverse_rms, float* values) {
+  static void rotate_tails(const Rotated& codec, const float* row, bool in_order, float inverse_rms,
+                           float* values) {
     for (std::size_t b = codec.width / kBlock; b < codec.blocks.size(); ++b) {
       const Block& block = codec.blocks[b];
       F v[N];
-      rotate(codec, block, row, V::set(inverse_rms), v);
+      rotate(codec, block, row, in_order, V::set(inverse_rms), v);
       write(v, values + block.start);
       if (block.bits)
         hyperlane::hadamard(values + block.start, block.size);
@@ -253,24 +228,16 @@ struct Simd {
   static bool encode_levels_row(const Rotated& codec, const float* values, const float* gains, float* work,
                                 std::uint8_t* scales, std::uint8_t* codes) {
     const std::size_t count = codec.blocks.size();
-    float *scale_codes = work, *steps = work + 4 * count, *inverses = work + 8 * count,
-          *errors = work + 12 * count;
-    auto* trial_codes = reinterpret_cast<std::uint8_t*>(work + 16 * count);
-    try_scales(codec, count, gains, scale_codes, steps, inverses);
-    for (std::size_t b = 0; b < count && codec.blocks[b].size == kBlock; ++b) {
-      F v[N];
-      read(values + codec.blocks[b].start, v);
-      const float *step = steps + 4 * b, *inverse = inverses + 4 * b;
-      try_block<4, 4>(codec.nf4, v, step, inverse, errors + 4 * b, trial_codes + 4 * kBlock * b);
-    }
+    const typename Levels::Trial trial = Levels::room(work, count);
+    try_scales(codec, count, gains, trial.scale_codes, trial.steps, trial.inverses);
+    Levels::run(codec.nf4, values, codec.width / kBlock, trial);
     bool fits = true;
     for (std::size_t b = 0; b < count; ++b) {
       const Block& block = codec.blocks[b];
       if (block.size == kBlock) {
-        const std::size_t best = 4 * b + least(errors + 4 * b, codec.trials.size());
-        const std::uint8_t* chosen = trial_codes + kBlock * best;
-        V::template store_planes<4>(chosen, codes);
-        *scales++ = static_cast<std::uint8_t>(static_cast<std::int32_t>(scale_codes[best]));
+        const std::size_t best = 4 * b + least(trial.errors + 4 * b, codec.trials.size());
+        V::template store_planes<4>(trial.codes + kBlock * best, codes);
+        *scales++ = static_cast<std::uint8_t>(static_cast<std::int32_t>(trial.scale_codes[best]));
         fits &= gains[b] * codec.trials.back() <= kLargestScale;
       } else {
         fits &= encode_tail(codec, block, values, scales++, codes);
@@ -339,39 +306,70 @@ struct Simd {
     decode_block(codec, block, *scales++, codes, values);
   }
 
+  // Blocks whose transforms run side by side.
+  static constexpr int kAtOnce = W == 16 ? 2 : 1;
+
+  template <int BLOCKS>
+  static void decode_blocks(const Rotated& codec, const Block* block, const std::uint8_t*& scales,
+                            const std::uint8_t*& codes, std::uint64_t& past, F factor, float* values,
+                            half_bits* halves) {
+    F v[BLOCKS * N];
+#pragma GCC unroll 2
+    for (int b = 0; b < BLOCKS; ++b) {
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) v[b * N + i] = V::set(0);
+      if (block[b].bits) decode(codec, block[b], scales, codes, past, v + b * N);
+      codes += block[b].code_bytes;
+    }
+    hadamard<BLOCKS>(v);
+#pragma GCC unroll 2
+    for (int b = 0; b < BLOCKS; ++b) finish(codec, block[b], v + b * N, factor, values, halves);
+  }
+
+  // Undoes scale, mean and RMS of one block; `halves`, where it is not null, takes the result.
+  static void finish(const Rotated& codec, const Block& block, const F* v, F factor, float* values,
+                     half_bits* halves) {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      const std::size_t at = block.start + static_cast<std::size_t>(i * W);
+      const F value = V::add(V::mul(v[i], V::load(&codec.backward[at])), V::load(&codec.mean[at]));
+      if (halves)
+        V::store_half(halves + at, V::mul(value, factor));
+      else
+        V::store(values + at, V::mul(value, factor));
+    }
+  }
+
   static void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes,
-                         float rms, float* room, float* row) {
-    float* values = codec.order.empty() ? row : room;
+                         float rms, bool in_order, float* room, float* row, half_bits* halves) {
+    float* values = in_order ? row : room;
     const F factor = V::set(rms);
     std::uint64_t past = 0;
-    for (const Block& block : codec.blocks) {
+    const std::size_t whole = codec.width / kBlock;
+    std::size_t b = 0;
+    for (; b + kAtOnce <= whole; b += kAtOnce)
+      decode_blocks<kAtOnce>(codec, &codec.blocks[b], scales, codes, past, factor, values, halves);
+    for (; b < whole; ++b)
+      decode_blocks<1>(codec, &codec.blocks[b], scales, codes, past, factor, values, halves);
+    for (; b < codec.blocks.size(); ++b) {
+      const Block& block = codec.blocks[b];
+      alignas(64) float tail[kBlock] = {};
       F v[N];
-#pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) v[i] = V::set(0);
-      if (block.size == kBlock) {
-        if (block.bits) decode(codec, block, scales, codes, past, v);
-        hadamard(v);
-      } else {
-        alignas(64) float tail[kBlock] = {};
-        if (block.bits) decode_tail(codec, block, scales, codes, past, tail);
-        hyperlane::hadamard(tail, block.size);
-#pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) v[i] = V::load(tail + i * W);
-      }
+      if (block.bits) decode_tail(codec, block, scales, codes, past, tail);
+      hyperlane::hadamard(tail, block.size);
       codes += block.code_bytes;
-#pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) {
-        const std::size_t at = block.start + static_cast<std::size_t>(i * W);
-        const F value = V::add(V::mul(v[i], V::load(&codec.backward[at])), V::load(&codec.mean[at]));
-        V::store(values + at, V::mul(value, factor));
-      }
+      read(tail, v);
+      finish(codec, block, v, factor, values, nullptr);
+      if (halves) store_row(values + block.start, block.size, halves + block.start, true);
     }
-    if (codec.order.empty()) return;
+    if (in_order) return;
     for (std::size_t at = 0; at < codec.width; at += W)
       V::store(row + at, V::gather(values, codec.place.data() + at));
   }
 
-  static RotatedKernels kernels() { return {load_row, store_row, encode_row, decode_row}; }
+  static RotatedKernels kernels() {
+    return {load_row, store_row, encode_row, decode_row, PermuteRows::permute};
+  }
 };
 
 }  // namespace

@@ -16,42 +16,61 @@ constexpr std::size_t kLanes = 16;
 constexpr int kStates = 4;     // 2 p1 + p2
 constexpr float kFar = 1e30f;  // of states that no path has reached
 
-// One step of 16 lanes: by new state, whether the better path came over p2 = 1. The way back overwrites it
-// with the path's bits, and the two bits of its subsets.
+// One step of 16 lanes: by new state, whether the better path came over p2 = 1.
 struct Step {
   std::uint16_t over[kStates];
 };
-enum : int { kPath, kSubsetHigh, kSubsetLow };
+
+// The best paths, 16 bits a step: the path's own bit, and the two of its subset.
+struct Path {
+  std::uint16_t *bit, *high, *low;
+};
 
 inline std::uint32_t mux(std::uint32_t which, std::uint32_t yes, std::uint32_t no) {
   return no ^ ((yes ^ no) & which);
 }
 
 // From the end states (their p1, their p2, a bit a lane) back through all steps.
-inline void trace_back(std::uint32_t p, std::uint32_t p1, Step* steps, std::size_t count) {
+inline void trace_back(std::uint32_t p, std::uint32_t p1, const Step* steps, std::size_t count,
+                       const Path& path) {
   for (std::size_t i = count; i-- > 0;) {
-    std::uint16_t* over = steps[i].over;
+    const std::uint16_t* over = steps[i].over;
     const std::uint32_t p2 = mux(p1, mux(p, over[3], over[1]), mux(p, over[2], over[0]));
-    over[kPath] = static_cast<std::uint16_t>(p);
-    over[kSubsetHigh] = static_cast<std::uint16_t>(p ^ p2);
-    over[kSubsetLow] = static_cast<std::uint16_t>(p1);
+    path.bit[i] = static_cast<std::uint16_t>(p);
+    path.high[i] = static_cast<std::uint16_t>(p ^ p2);
+    path.low[i] = static_cast<std::uint16_t>(p1);
     p = p1;
     p1 = p2;
   }
+}
+
+// What a row's search works in.
+struct TrellisRoom {
+  std::uint8_t* below;  // by lane of a step: how many midpoints lie below its value
+  Step* steps;
+  Path path;
+};
+
+// In two arrays of floats, each as long as a padded row.
+inline TrellisRoom trellis_room(const Rotated& codec, float* room) {
+  const std::size_t steps = codec.mean.size() / kLanes;
+  auto* first = reinterpret_cast<Step*>(room + codec.mean.size());
+  auto* bit = reinterpret_cast<std::uint16_t*>(first + steps);
+  return {reinterpret_cast<std::uint8_t*>(room), first, {bit, bit + steps, bit + 2 * steps}};
 }
 
 inline std::size_t step_count(const Block& block) { return (block.size + kLanes - 1) / kLanes; }
 
 // One step of `count` lanes in plain C++. `below` gets how many midpoints lie below each.
 inline void advance(const Trellis& book, int bits, const float* values, std::size_t count, float inverse,
-                    float (*cost)[kLanes], std::uint32_t* below, Step& step) {
+                    float (*cost)[kLanes], std::uint8_t* below, Step& step) {
   std::memset(&step, 0, sizeof step);
   for (std::size_t lane = 0; lane < kLanes; ++lane) {
     float error[kStates] = {}, next[kStates];
     below[lane] = 0;
     if (lane < count) {
       const float value = values[lane] * inverse;
-      below[lane] = search(book.below, bits + 1, value);
+      below[lane] = static_cast<std::uint8_t>(search(book.below, bits + 1, value));
       for (std::uint32_t subset = 0; subset < 4; ++subset) {
         const float wrong = value - book.subsets[subset][(below[lane] + 3 - subset) >> 2];
         error[subset] = wrong * wrong;
@@ -68,16 +87,17 @@ inline void advance(const Trellis& book, int bits, const float* values, std::siz
   }
 }
 
-// The codes of a block whose steps were traced back, as bit planes.
-inline void write_codes(const Block& block, const Step* steps, const std::uint32_t* below,
-                        std::uint8_t* codes) {
+// The codes of a block whose steps begin at `first`, as bit planes.
+inline void write_codes(const Block& block, const TrellisRoom& room, std::size_t first, std::uint8_t* codes) {
   std::fill(codes, codes + block.code_bytes, std::uint8_t{0});
   for (std::size_t i = 0; i < block.size; ++i) {
-    const std::uint16_t* bits = steps[i / kLanes].over;
-    const std::size_t lane = i % kLanes;
-    const auto bit = [&](int which) { return static_cast<std::uint32_t>(bits[which] >> lane) & 1; };
-    const std::uint32_t index = (below[i] + 3 - 2 * bit(kSubsetHigh) - bit(kSubsetLow)) >> 2;
-    const std::uint32_t code = (bit(kPath) << (block.bits - 1)) | index;
+    const std::size_t step = first + i / kLanes, lane = i % kLanes;
+    const auto bit = [&](const std::uint16_t* of) {
+      return static_cast<std::uint32_t>(of[step] >> lane) & 1;
+    };
+    const std::uint32_t below = room.below[step * kLanes + lane];
+    const std::uint32_t index = (below + 3 - 2 * bit(room.path.high) - bit(room.path.low)) >> 2;
+    const std::uint32_t code = (bit(room.path.bit) << (block.bits - 1)) | index;
     for (int plane = 0; plane < block.bits; ++plane) {
       const std::size_t at = static_cast<std::size_t>(plane) * block.size + i;
       codes[at / 8] |= static_cast<std::uint8_t>(((code >> (block.bits - 1 - plane)) & 1) << (at % 8));

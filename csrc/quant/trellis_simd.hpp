@@ -24,29 +24,36 @@ struct TrellisPath {
   static bool encode(const Rotated& codec, const float* values, float* room, std::uint8_t scale,
                      std::uint8_t* codes) {
     const float inverse = inverse_step(scale);
-    auto* below = reinterpret_cast<std::uint32_t*>(room);
-    Step *steps = reinterpret_cast<Step*>(room + codec.mean.size()), *step = steps;
+    const TrellisRoom work = trellis_room(codec, room);
     Cost cost;
     for (int state = 0; state < kStates; ++state)
       for (int k = 0; k < K; ++k) cost.of[state][k] = V::set(state ? kFar : 0);
-    for (const Block& block : codec.blocks) {
-      dispatch(block.bits, [&](auto bits) {
-        advance_block<bits()>(codec.trellises[bits()], block, values, inverse, cost,
-                              below + kLanes * (step - steps), step);
+    std::size_t step = 0;
+    const Block *block = codec.blocks.data(), *end = block + codec.blocks.size();
+    while (block < end) {
+      const std::size_t run = run_length(block, end);
+      dispatch(block->bits, [&](auto bits) {
+        const Trellis& book = codec.trellises[bits()];
+        std::uint8_t* below = work.below + kLanes * step;
+        if (block->size == kBlock)
+          advance_run<bits()>(book, values + block->start, run, inverse, cost, below, work.steps + step);
+        else
+          advance_tail<bits()>(book, *block, values, inverse, cost, below, work.steps + step);
       });
-      step += block.bits ? step_count(block) : 0;
+      step += block->bits ? run * step_count(*block) : 0;
+      block += run;
     }
     std::uint32_t ends[2] = {};
     for (int k = 0; k < K; ++k) find_ends(cost, k, ends);
-    trace_back(ends[0], ends[1], steps, static_cast<std::size_t>(step - steps));
+    trace_back(ends[0], ends[1], work.steps, step, work.path);
+    step = 0;
     for (const Block& block : codec.blocks) {
       if (!block.bits) continue;
       if (block.size == kBlock)
-        dispatch(block.bits, [&](auto bits) { store_block<bits()>(steps, below, codes); });
+        dispatch(block.bits, [&](auto bits) { store_block<bits()>(work, step, codes); });
       else
-        write_codes(block, steps, below, codes);
-      steps += step_count(block);
-      below += kLanes * step_count(block);
+        write_codes(block, work, step, codes);
+      step += step_count(block);
       codes += block.code_bytes;
     }
     return true;
@@ -60,81 +67,97 @@ struct TrellisPath {
   }
 
  private:
+  // How many whole blocks of the same bits come first; a short block is alone.
+  static std::size_t run_length(const Block* block, const Block* end) {
+    std::size_t run = 1;
+    while (block[0].size == kBlock && block + run < end && block[run].size == kBlock &&
+           block[run].bits == block[0].bits)
+      ++run;
+    return run;
+  }
+
   template <int BITS>
-  static void advance_block(const Trellis& book, const Block& block, const float* values, float inverse,
-                            Cost& total, std::uint32_t* below, Step* steps) {
+  static void advance_run(const Trellis& book, const float* values, std::size_t blocks, float inverse,
+                          Cost& total, std::uint8_t* below, Step* steps) {
     Cost cost = total;
-    values += block.start;
-    if (block.size == kBlock) {
+    const typename V::template Search<BITS + 1> search(book.below);
+    const typename V::template Nearest<BITS> nearest(book);
+    for (std::size_t at = 0; at < blocks * kBlock; at += kBlock) {
+      F value[N];
+      I counts[N];
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) value[i] = V::mul(V::load(values + at + i * W), V::set(inverse));
+      search.template find<N>(value, counts);
+      F error[2][4 * K];  // of this step and the next, whose lookups need not wait for this one's sums
+      errors_of<BITS>(nearest, value, counts, error[0]);
 #pragma GCC unroll 4
-      for (std::size_t at = 0; at < kBlock; at += kLanes)
-        advance_step<BITS, true>(book, values + at, kLanes, inverse, cost, below + at, *steps++);
-    } else {
-      for (std::size_t at = 0; at < block.size; at += kLanes)
-        advance_step<BITS, false>(book, values + at, block.size - at, inverse, cost, below + at, *steps++);
+      for (int i = 0; i < N / K; ++i) {
+        if (i + 1 < N / K)
+          errors_of<BITS>(nearest, value + (i + 1) * K, counts + (i + 1) * K, error[(i + 1) % 2]);
+        advance_step(error[i % 2], cost, *steps++);
+      }
+      V::store_codes(counts, below + at);
     }
     total = cost;
   }
 
-  // A step that is not WHOLE has `count` lanes.
-  template <int BITS, bool WHOLE>
-  __attribute__((always_inline)) static void advance_step(const Trellis& book, const float* values,
-                                                          std::size_t count, float inverse, Cost& cost,
-                                                          std::uint32_t* below, Step& step) {
+  template <int BITS>
+  static void advance_tail(const Trellis& book, const Block& block, const float* values, float inverse,
+                           Cost& cost, std::uint8_t* below, Step* steps) {
+    const typename V::template Search<BITS + 1> search(book.below);
+    const typename V::template Nearest<BITS> nearest(book);
+    for (std::size_t at = 0; at < block.size; at += kLanes) {
+      F value[K];
+      I counts[K];
+      for (int k = 0; k < K; ++k)
+        value[k] = V::mul(V::load(values + block.start + at + k * W), V::set(inverse));
+      search.template find<K>(value, counts);
+      F error[4 * K];
+      errors_of<BITS>(nearest, value, counts, error);
+      for (int k = 0; k < K; ++k) hush(block.size - at, k, error + 4 * k);
+      advance_step(error, cost, *steps++);
+      std::uint32_t wide[kLanes];
+      for (int k = 0; k < K; ++k) V::store_int(wide + k * W, counts[k]);
+      std::copy(wide, wide + kLanes, below + at);
+    }
+  }
+
+  template <int BITS>
+  __attribute__((always_inline)) static void errors_of(const typename V::template Nearest<BITS>& nearest,
+                                                       const F* value, const I* below, F* error) {
+#pragma GCC unroll 2
+    for (int k = 0; k < K; ++k) nearest.errors(value[k], below[k], error + 4 * k);
+  }
+
+  __attribute__((always_inline)) static void advance_step(const F* error, Cost& cost, Step& step) {
     std::uint32_t over[kStates] = {};
 #pragma GCC unroll 2
-    for (int k = 0; k < K; ++k) {
-      F error[4];
-      const std::size_t first = static_cast<std::size_t>(k * W);
-      const F value = V::mul(V::load(values + first), V::set(inverse));
-      V::store_int(below + first, nearest<BITS>(book, value, error));
-      if (!WHOLE && first + W > count) hush(count > first ? count - first : 0, error);
-      advance(error, cost, k, over);
-    }
+    for (int k = 0; k < K; ++k) advance(error + 4 * k, cost, k, over);
     for (int state = 0; state < kStates; ++state) step.over[state] = static_cast<std::uint16_t>(over[state]);
   }
 
-  // The squared error of the nearest level of each subset, and how many midpoints lie below.
-  template <int BITS>
-  __attribute__((always_inline)) static I nearest(const Trellis& book, F value, F* error) {
-    const I below = V::template search<BITS + 1>(book.below, value);
-#pragma GCC unroll 4
-    for (int subset = 0; subset < 4; ++subset) {
-      F level;
-      if constexpr ((2 << BITS) <= V::kTable)
-        level = V::template lookup<(2 << BITS)>(book.nearest[subset], below);
-      else
-        level =
-            V::template lookup<(1 << (BITS - 1))>(book.subsets[subset], index_in(V::set_int(subset), below));
-      const F wrong = V::sub(value, level);
-      error[subset] = V::mul(wrong, wrong);
-    }
-    return below;
-  }
-
-  // In its subset, of the nearest level.
-  static I index_in(I subset, I below) {
-    return V::shift_right(V::sub_int(V::add_int(below, V::set_int(3)), subset), 2);
-  }
-
-  // Lanes from `count` on carry nothing.
-  static void hush(std::size_t count, F* error) {
+  // Lanes from `count` on are idle and carry nothing; `error` is of register k.
+  static void hush(std::size_t count, int k, F* error) {
+    const auto first = static_cast<std::size_t>(k * W);
     float ones[W] = {};
-    std::fill(ones, ones + count, 1.0f);
+    std::fill(ones, ones + std::min<std::size_t>(count > first ? count - first : 0, W), 1.0f);
     for (int subset = 0; subset < 4; ++subset) error[subset] = V::mul(error[subset], V::load(ones));
   }
 
   __attribute__((always_inline)) static void advance(const F* error, Cost& cost, int k, std::uint32_t* over) {
-    F next[kStates];
+    F without[kStates], better[kStates];
 #pragma GCC unroll 4
     for (int state = 0; state < kStates; ++state) {
       const int p = state >> 1, p1 = state & 1;
-      const F without = V::add(cost.of[2 * p1][k], error[2 * p + p1]);
-      const F better = V::add(cost.of[2 * p1 + 1][k], error[2 * (1 - p) + p1]);
-      over[state] |= V::less(better, without) << (k * W);
-      next[state] = V::min(better, without);
+      without[state] = V::add(cost.of[2 * p1][k], error[2 * p + p1]);
+      better[state] = V::add(cost.of[2 * p1 + 1][k], error[2 * (1 - p) + p1]);
     }
-    for (int state = 0; state < kStates; ++state) cost.of[state][k] = next[state];
+#pragma GCC unroll 4
+    for (int state = 0; state < kStates; ++state) {
+      std::uint32_t is_better;
+      cost.of[state][k] = V::lesser(better[state], without[state], is_better);
+      over[state] |= is_better << (k * W);
+    }
   }
 
   // The first of the cheapest states of each lane: its p1 and its p2.
@@ -152,21 +175,15 @@ struct TrellisPath {
   }
 
   template <int BITS>
-  static void store_block(const Step* steps, const std::uint32_t* below, std::uint8_t* codes) {
-    I index[N];
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) {
-      const std::uint16_t* bits = steps[i / K].over;
-      const int shift = (i % K) * W;
-      const I high = V::where(bits[kSubsetHigh] >> shift & kMask, 2),
-              low = V::where(bits[kSubsetLow] >> shift & kMask, 1);
-      index[i] = index_in(V::add_int(high, low), V::load_int(below + i * W));
-    }
-    for (std::size_t i = 0; i < kBlock / kLanes; ++i) std::memcpy(codes + 2 * i, &steps[i].over[kPath], 2);
+  static void store_block(const TrellisRoom& room, std::size_t step, std::uint8_t* codes) {
+    std::memcpy(codes, room.path.bit + step, 8);
     if constexpr (BITS > 1) {
-      alignas(64) std::uint8_t bytes[kBlock];
-      V::store_codes(index, bytes);
-      V::template store_planes<BITS - 1>(bytes, codes + 8);
+      std::uint64_t high, low;
+      std::memcpy(&high, room.path.high + step, sizeof high);
+      std::memcpy(&low, room.path.low + step, sizeof low);
+      alignas(64) std::uint8_t sums[kBlock];
+      V::subtract_subsets(room.below + kLanes * step, high, low, sums);
+      V::template store_planes<BITS - 1, 2>(sums, codes + 8);  // index = sum / 4
     }
   }
 

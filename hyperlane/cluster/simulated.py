@@ -39,7 +39,7 @@ class SiteLink:
 
 @dataclass(kw_only=True, slots=True)
 class Simulated:
-    """Serves discover and plan; nothing can be deployed to it."""
+    """Serves discover, plan and simulate; nothing can be deployed to it."""
 
     machines: list[Machine] = field(default_factory=list)
     links: list[SiteLink] = field(default_factory=list)

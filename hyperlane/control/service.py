@@ -110,7 +110,9 @@ class _Service(WorkerServicer):  # type: ignore[misc]  # generated, untyped
     def MeasurePath(self, request: Any, context: Any) -> Any:  # noqa: N802
         with _mapped_errors(context):
             speed = measure_path(request.control_address, tuple(request.data_addresses))
-            return pb.MeasurePathReply(bytes_per_s=speed.bytes_per_s, latency_s=speed.latency_s)
+            return pb.MeasurePathReply(
+                bytes_per_s=speed.bytes_per_s, latency_s=speed.latency_s, burst_bytes=speed.burst_bytes
+            )
 
     def OpenSink(self, request: Any, context: Any) -> Any:  # noqa: N802
         with _mapped_errors(context):

@@ -127,6 +127,7 @@ class Probe:
     cases: tuple[StepCase, ...]
     codecs: tuple[str, ...] = ()
     codec_rows: tuple[int, ...] = ()
+    at_once: int = 1  # so many run at the same time, and one of them is timed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +149,7 @@ class PathSpeed:
 
     bytes_per_s: float
     latency_s: float
+    burst_bytes: float  # that pass at once where nothing was sent for a while
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,19 +3,21 @@
 What the layers of a kind compute from the step's inputs alone (rotary tables) is computed once a shard.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
-from onnx.helper import make_tensor_value_info
+from onnx.helper import make_attribute, make_tensor_value_info
 
 from hyperlane.artifacts import Blob, Manifest, Part
+from hyperlane.model.attention import position_bytes
 from hyperlane.model.lower import lower
 from hyperlane.model.store import LayerStore
 
 CANDIDATES = 64  # how many of the largest logits the last worker returns, with the logsumexp of all
 
-_STEP = {
+_STEP = {"position_ids": (TensorProto.INT64, ["B", "S"]), "row_slots": (TensorProto.INT64, ["S"])}
+_LOWERED_STEP = {
     "position_ids": (TensorProto.INT64, ["B", "S"]),
     "seqlens_k": (TensorProto.INT32, ["B"]),
     "total_sequence_length": (TensorProto.INT32, []),
@@ -36,14 +38,18 @@ def shard_blobs(manifest: Manifest, start: int, stop: int) -> tuple[Blob, ...]:
     return tuple(dict.fromkeys(part.weights for part in shard_parts(manifest, start, stop)))
 
 
-def assemble(manifest: Manifest, store: LayerStore, start: int, stop: int, *, operators: bool = False) -> bytes:
+def assemble(
+    manifest: Manifest, store: LayerStore, start: int, stop: int, *, operators: bool = False, kv_bits: int = 32
+) -> bytes:
     """The shard's ONNX file; it names each weight file by its SHA-256, to be found in the same folder.
 
     operators: whether the worker has those of csrc/ops, which are for FP32; else ONNX Runtime's own take their place.
+    kv_bits: of the numbers in the cache of workers with operators: 32, 16 or 8. Others hold the activations' type.
 
-    Inputs: `input_ids` int64 [B, S] or `hidden_in` [B, S, D]; `position_ids` int64 [B, S]; `seqlens_k` int32
-    [B]; `total_sequence_length` int32; for layer i `past_key.i` and `past_value.i` [B, heads, L, head_dim];
-    in the last shard `output_rows` int64 [N].
+    Inputs: `input_ids` int64 [B, S] or `hidden_in` [B, S, D]; `position_ids` int64 [B, S]; in the last shard
+    `output_rows` int64 [N]. With operators B is 1, `row_slots` int64 [S] says whose each row is, and layer i has
+    `past_key.i` and `past_value.i` uint8 [slots, heads, L, bytes a position]; L in whole tiles (see attention.py).
+    Without, `seqlens_k` int32 [B], `total_sequence_length` int32, and caches [B, heads, L, head_dim].
     Outputs: `hidden_out` [B, S, D], or `logits` [N, V], `candidate_ids` and `candidate_logits` [N, K],
     `logsumexp` [N]; for layer i `present_key.i` and `present_value.i`.
     Raises StoreError where the store lacks a graph.
@@ -52,27 +58,39 @@ def assemble(manifest: Manifest, store: LayerStore, start: int, stop: int, *, op
     graphs = {blob.sha256: onnx.load_from_string(store.read(blob)) for blob in {part.graph for part in parts}}
     shard = ModelProto(ir_version=max(model.ir_version for model in graphs.values()))
     shard.graph.name = f"layers {start} to {stop}"
-    _declare(shard, manifest, graphs.values(), first=start == 0, last=stop == manifest.layers)
+    lowered = not operators or manifest.dtype != "float32"
+    first, last = start == 0, stop == manifest.layers
+    _declare(shard, manifest, graphs.values(), _LOWERED_STEP if lowered else _STEP, first=first, last=last)
     hidden, written = "hidden_in", set[str]()
     for part in parts:
         produced = "hidden_out" if part is parts[-1] else f"{part.name}/hidden_out"
         chained = {"hidden_in": hidden, "hidden_out": produced}
         _append(shard.graph, part, graphs[part.graph.sha256].graph, chained, written)
         hidden = produced
-    if not operators or manifest.dtype != "float32":
+    if lowered:
         lower(shard, manifest.dtype)
+    else:
+        _hold_bytes(shard.graph, kv_bits)
     content: bytes = shard.SerializeToString(deterministic=True)
     return content
 
 
-def _declare(shard: ModelProto, manifest: Manifest, models: Iterable[ModelProto], *, first: bool, last: bool) -> None:
+def _declare(
+    shard: ModelProto,
+    manifest: Manifest,
+    models: Iterable[ModelProto],
+    step: Mapping[str, tuple[int, list[str]]],
+    *,
+    first: bool,
+    last: bool,
+) -> None:
     """The inputs and outputs of the shard, but those of the cache, which come with each layer."""
     versions = {opset.domain: opset for model in models for opset in model.opset_import}
     shard.opset_import.extend(versions[domain] for domain in sorted(versions))
     hidden_type = TensorProto.FLOAT16 if manifest.dtype == "float16" else TensorProto.FLOAT
     hidden = (hidden_type, ["B", "S", manifest.hidden_size])
     inputs = {"input_ids": (TensorProto.INT64, ["B", "S"])} if first else {"hidden_in": hidden}
-    inputs |= _STEP | ({"output_rows": (TensorProto.INT64, ["N"])} if last else {})
+    inputs |= dict(step) | ({"output_rows": (TensorProto.INT64, ["N"])} if last else {})
     K = min(CANDIDATES, manifest.vocab_size)
     outputs = (
         {
@@ -122,6 +140,18 @@ def _append_cache(shard: GraphProto, graph: GraphProto, names: dict[str, str]) -
             present = names[value.name.replace("past_", "present_")]
             shard.input.append(make_tensor_value_info(names[value.name], kind.elem_type, shape))
             shard.output.append(make_tensor_value_info(present, kind.elem_type, shape))
+
+
+def _hold_bytes(graph: GraphProto, bits: int) -> None:
+    """The caches as bytes, with numbers of so many bits."""
+    for node in graph.node:
+        if node.op_type == "Attention":
+            node.attribute.append(make_attribute("bits", bits))
+    for value in (*graph.input, *graph.output):
+        if value.name.startswith(("past_", "present_")):
+            _, heads, length, head_dim = value.type.tensor_type.shape.dim
+            shape = ["slots", heads.dim_value, length.dim_param, position_bytes(head_dim.dim_value, bits)]
+            value.CopyFrom(make_tensor_value_info(value.name, TensorProto.UINT8, shape))
 
 
 def _shared_values(graph: GraphProto) -> set[str]:

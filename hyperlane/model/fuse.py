@@ -1,7 +1,8 @@
 """Matrix products and look-ups of a traced part become the operators of csrc/ops, with what stands around them.
 
 `Linear` takes up to three weights that read the same rows, and before, behind and between them an RMS norm, biases,
-a residual, silu(gate) * up. What is not recognized stays as it is, so a family is never computed differently.
+a residual, silu(gate) * up; `Attention` the rotary embedding of its queries and keys. What is not recognized stays as
+it is, so a family is never computed differently.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,9 +33,10 @@ def use_operators(model: ir.Model, form_of: FormOf) -> tuple[Packed, ...]:
     graph = model.graph
     packed = [*_embeddings(graph, form_of), *_products(graph, form_of)]
     _candidates(graph)
+    _drop_reshapes(graph)
+    _drop_batch_of_one(graph)
+    _attention(graph)
     if any(node.domain == DOMAIN for node in graph):
-        _drop_reshapes(graph)
-        _drop_batch_of_one(graph)
         model.opset_imports[DOMAIN] = 1
         RemoveUnusedNodesPass()(model)
     return tuple(packed)
@@ -228,6 +230,55 @@ def _drop_batch_of_one(graph: ir.Graph) -> None:
             linear.attributes["rank"] = ir.AttrInt64("rank", 2)
             for use in uses:
                 _take_over(use.node.outputs[0], linear.outputs[0])
+
+
+# --- attention ----------------------------------------------------------------------------------------------------
+
+
+def _attention(graph: ir.Graph) -> None:
+    """Rows of any slots, each at its position, instead of a batch of sequences: `row_slots` says whose a row is."""
+    fused = [node for node in graph if node.op_type == "GroupQueryAttention"]
+    if not fused:
+        return
+    inputs = {str(value.name): value for value in graph.inputs}
+    slots = ir.Value(name="row_slots", shape=ir.Shape(["S"]), type=ir.TensorType(ir.DataType.INT64))
+    graph.inputs.append(slots)
+    for node in fused:
+        rows, tables = [_value(node, i) for i in range(3)], _rotary(node)
+        if tables is not None:
+            rows[:2] = [_value(_rotation(row), 0) for row in rows[:2]]
+        whole = {"heads": _integer(node, "num_heads", 0), "kv_heads": _integer(node, "kv_num_heads", 0)}
+        window = max(0, _integer(node, "local_window_size", 0))
+        given = [*rows, _value(node, 3), _value(node, 4), inputs["position_ids"], slots, *(tables or [None] * 3)]
+        rotary = _integer(_rotation(_value(node, 0)), "rotary_embedding_dim", 0) if tables else 0
+        numbers = {**whole, "window": window, "rotary": rotary}  # rotary: elements of a head, 0 for all
+        attention = _node("Attention", given, numbers, node.name, outputs=3)
+        for name in ("scale", "softcap"):
+            attention.attributes[name] = ir.AttrFloat32(name, node.attributes[name].as_float())
+        _put(graph, attention, before=node)
+        for old, new in zip(node.outputs, attention.outputs, strict=True):
+            _take_over(old, new)
+    graph.remove(fused, safe=True)
+    for name in ("seqlens_k", "total_sequence_length"):
+        graph.inputs.remove(inputs[name])
+
+
+def _rotary(attention: ir.Node) -> list[ir.Value] | None:
+    """Cosines, sines, and each row's row of them, where queries and keys are rotated alike and for nothing else."""
+    rotations = [_producer(attention, i) for i in range(2)]
+    for node in rotations:
+        if node is None or node.op_type != "RotaryEmbedding" or len(list(node.outputs[0].uses())) != 1:
+            return None
+    query, key = (_rotation(_value(attention, i)) for i in range(2))
+    if any(_value(query, i) is not _value(key, i) for i in range(1, 4)) or _integer(query, "interleaved", 0):
+        return None
+    return [_value(query, 2), _value(query, 3), _value(query, 1)]
+
+
+def _rotation(rotated: ir.Value) -> ir.Node:
+    node = rotated.producer()
+    assert node is not None
+    return node
 
 
 # --- reshapes that lead from rows to rows -----------------------------------------------------------------------

@@ -28,6 +28,8 @@ def lower(model: ModelProto, dtype: str) -> None:
             writer.linear(node)
         elif node.op_type == "Embed":
             writer.embed(node)
+        elif node.op_type == "Attention":
+            writer.attention(node)
         else:
             writer.candidates(node)
     kept = [opset for opset in model.opset_import if opset.domain not in (DOMAIN, _MICROSOFT)]
@@ -102,6 +104,21 @@ class _Writer:
         rows = self._add("Reshape", [values, self._constant([0, 0, blocks * BLOCK], np.int64)])
         self._cut(rows, width, blocks * BLOCK, node.output[0])
 
+    def attention(self, node: NodeProto) -> None:
+        q, k, v, past_key, past_value, _, _, cos, sin, rotary_rows = _inputs(node, 10)
+        self._scope, numbers = node.name, _numbers(node)
+        heads, kv_heads = int(numbers["heads"]), int(numbers["kv_heads"])
+        if cos:
+            tables, rotary = [rotary_rows, cos, sin], int(numbers["rotary"])
+            q, k = (self._rotated([rows, *tables], n, rotary) for rows, n in ((q, heads), (k, kv_heads)))
+        inputs = [q, k, v, past_key, past_value, "seqlens_k", "total_sequence_length"]
+        attributes = {"num_heads": heads, "kv_num_heads": kv_heads, "scale": numbers["scale"]}
+        attributes |= {"softcap": numbers["softcap"], "local_window_size": int(numbers["window"]) or -1}
+        fused = make_node(
+            "GroupQueryAttention", inputs, list(node.output), name=node.name, domain=_MICROSOFT, **attributes
+        )
+        self._graph.node.append(fused)
+
     def candidates(self, node: NodeProto) -> None:
         self._scope = node.name
         logits, (ids, values, logsumexp) = node.input[0], node.output
@@ -117,6 +134,9 @@ class _Writer:
         self._graph.node.append(make_node("Squeeze", [whole, last], [logsumexp], name=f"{node.name}/{logsumexp}"))
 
     # --- pieces -------------------------------------------------------------------------------------------------
+
+    def _rotated(self, inputs: Sequence[str], heads: int, rotary: int) -> str:
+        return self._add("RotaryEmbedding", inputs, domain=_MICROSOFT, num_heads=heads, rotary_embedding_dim=rotary)
 
     def _gated(self, node: NodeProto, value: str, size: int, N: int) -> None:
         gate, up = self._add_several(2, "Split", [value, self._constant([N // 2, N // 2], np.int64)], axis=-1)

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import partial
 
 from hyperlane.artifacts import Blob, Manifest, Part
 from hyperlane.model.assemble import assemble
@@ -25,27 +26,42 @@ class ProbeGraph:
 
 
 def probe_graphs(
-    checkpoint: Checkpoint, store: LayerStore, dtype: str, quantization: Quantization
+    checkpoint: Checkpoint,
+    store: LayerStore,
+    dtype: str,
+    quantization: Quantization,
+    *,
+    operators: bool,
+    kv_bits: int,
 ) -> tuple[ProbeGraph, ...]:
-    """Several layers, one layer, and one with the head. Traces them unless the store has their graphs."""
+    """Several layers, one layer, and one with the head, as `assemble` makes them.
+
+    Traces them unless the store has their graphs.
+    """
     manifest = _manifest(checkpoint, store, dtype, quantization)
     layer, head = manifest.parts
     many = max(2, min(manifest.layers, -(-STREAMED_BYTES // max(layer.weights.bytes, 1))))
-    return (
-        _graph(manifest, store, layer, many, None),
-        _graph(manifest, store, layer, 1, None),
-        _graph(manifest, store, layer, 1, head),
-    )
+    make = partial(_graph, manifest, store, operators=operators, kv_bits=kv_bits)
+    return make(layer, many, None), make(layer, 1, None), make(layer, 1, head)
 
 
-def _graph(manifest: Manifest, store: LayerStore, layer: Part, layers: int, head: Part | None) -> ProbeGraph:
+def _graph(
+    manifest: Manifest,
+    store: LayerStore,
+    layer: Part,
+    layers: int,
+    head: Part | None,
+    *,
+    operators: bool,
+    kv_bits: int,
+) -> ProbeGraph:
     """Every copy has a weight file of its own, so that none is in the cache for another."""
     copies = [replace(layer, name=f"layer.{i}", weights=_own(layer, i)) for i in range(layers + 2)]
     end = replace(head or layer, name="head", weights=_own(head or layer, layers + 2))
     whole = replace(manifest, layers=layers + (1 if head else 2), parts=())
     parts = (replace(layer, name="embedding"), *copies[: whole.layers], end)
     whole = replace(whole, parts=parts)
-    graph = assemble(whole, store, 1, 1 + layers)
+    graph = assemble(whole, store, 1, 1 + layers, operators=operators, kv_bits=kv_bits)
     used = [part.weights for part in parts[2 : 2 + layers]] + ([end.weights] if head else [])
     return ProbeGraph(graph=graph, weights=tuple(used), layers=layers, last=head is not None)
 

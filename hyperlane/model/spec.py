@@ -6,20 +6,22 @@ import numpy as np
 from torch import nn
 
 from hyperlane.artifacts import ModelSpec
+from hyperlane.model.attention import position_bytes
 from hyperlane.model.graph import stored, stored_bytes
 from hyperlane.model.skeleton import part_of, skeleton
 from hyperlane.model.source import Checkpoint
 from hyperlane.quantization import Quantization, Role
 
 
-def read_spec(checkpoint: Checkpoint, dtype: str, quantization: Quantization) -> ModelSpec:
-    """Sizes as stored under `quantization`, activations and cache in `dtype` ("float32" or "float16")."""
+def read_spec(checkpoint: Checkpoint, dtype: str, quantization: Quantization, kv_bits: int) -> ModelSpec:
+    """Sizes: weights as stored under `quantization`, activations in `dtype` ("float32" or "float16"), caches of
+    `kv_bits` a number.
+    """
     config, family = checkpoint.config, checkpoint.family
     model = skeleton(config)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     layers = list(part_of(model, family.layers).children())
     norm = part_of(model, family.norm)
-    itemsize = np.dtype(dtype).itemsize
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
@@ -39,9 +41,17 @@ def read_spec(checkpoint: Checkpoint, dtype: str, quantization: Quantization) ->
         embedding_bytes=size(embedding),
         layer_bytes=tuple(size(layer) for layer in layers),
         head_bytes=size(norm) + size(head),
-        kv_bytes_per_token=(2 * heads * head_dim * itemsize,) * len(layers),
+        kv_bytes_per_token=(2 * heads * position_bytes(head_dim, kv_bits),) * len(layers),
+        kv_bits=kv_bits,
+        layer_products=tuple(_products(layer) for layer in layers),
+        head_products=_products(head),
         quantization=quantization.name,
     )
+
+
+def _products(module: nn.Module) -> int:
+    """Multiplications that a row takes with the module's matrices."""
+    return sum(child.weight.numel() for child in module.modules() if isinstance(child, nn.Linear))
 
 
 def _stored_bytes(

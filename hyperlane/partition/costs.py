@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hyperlane.artifacts import Cluster, ModelSpec
+from hyperlane.artifacts import Cluster, ModelSpec, WorkerInfo
 from hyperlane.partition.memory import Workload, activation_bytes
 from hyperlane.partition.problem import Array, Bottleneck, Room, Stages, Total
 from hyperlane.partition.rates import FRAME_BYTES, RUN_BYTES, frame_cost, head_s, layers_s, speed_for
 
 LINK_BYTES_PER_S = 117e6  # 1 Gbit/s: of a link that nobody timed
-_ITEM_BYTES = {"float32": 4, "float16": 2}
+ITEM_BYTES = {"float32": 4, "float16": 2}
 _CANDIDATE_BYTES = 64 * 8 + 4  # of a row that comes home
-_TOKEN_BYTES = 4
+TOKEN_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class StepCosts:
     stages: Stages
     encode_OW: Array
     decode_OW: Array
-    wire_OWW: Array
-    delay_WW: Array
+    wire_OWW: Array  # what the frame keeps the wire busy for
+    cross_OWW: Array  # until it is there, where nothing was on the wire before
     enter_W: Array
     leave_W: Array
     share_W: Array
@@ -49,7 +49,7 @@ class StepCosts:
     @property
     def total(self) -> Total:
         coding_OWW = self.encode_OW[:, :, None] + self.decode_OW[:, None, :]
-        link_OWW = coding_OWW + self.wire_OWW + self.delay_WW
+        link_OWW = coding_OWW + self.cross_OWW
         return Total(stages=self.stages, link_OWW=link_OWW, enter_W=self.enter_W, leave_W=self.leave_W)
 
     @property
@@ -70,7 +70,7 @@ class StepCosts:
             encode_OW=self.encode_OW * factor,
             decode_OW=self.decode_OW * factor,
             wire_OWW=self.wire_OWW * factor,
-            delay_WW=self.delay_WW * factor,
+            cross_OWW=self.cross_OWW * factor,
             enter_W=self.enter_W * factor,
             leave_W=self.leave_W * factor,
             share_W=self.share_W,
@@ -91,7 +91,7 @@ def step_costs(
     speeds = [speed_for(worker, model.quantization) for worker in workers]
     known = {id(speed): layers_s(model, speed, kind.phase, kind.rows, kind.past) for speed in speeds}
     outputs = kind.rows if kind.decode else 1
-    item_bytes = _ITEM_BYTES[model.dtype]
+    item_bytes = ITEM_BYTES[model.dtype]
     frames = np.array(
         [
             [frame_cost(w.codecs, codec, kind.rows, model.hidden_size, kind.runs, item_bytes) for w in workers]
@@ -99,8 +99,10 @@ def step_costs(
         ]
     )
     bytes_O = frames[:, :, 2].mean(axis=1)
-    home_W = np.array([worker.latency_s / 2 for worker in workers])
-    frame_bytes = FRAME_BYTES + RUN_BYTES * kind.runs
+    held_OWW = np.maximum(0.0, bytes_O[:, None, None] - links.burst_bytes_WW)
+    home_W = np.array([ends_s(worker, cluster) for worker in workers])
+    to_bytes = FRAME_BYTES + RUN_BYTES * kind.runs + TOKEN_BYTES * kind.rows
+    home_s = cluster.turn_s + home_bytes(kind.runs, outputs) / LINK_BYTES_PER_S
     return StepCosts(
         stages=Stages(
             layer_WL=np.array([known[id(speed)] for speed in speeds]),
@@ -111,9 +113,9 @@ def step_costs(
         encode_OW=frames[:, :, 0],
         decode_OW=frames[:, :, 1],
         wire_OWW=bytes_O[:, None, None] / links.bytes_per_s_WW,
-        delay_WW=links.latency_s_WW,
-        enter_W=home_W + (frame_bytes + _TOKEN_BYTES * kind.rows) / LINK_BYTES_PER_S,
-        leave_W=home_W + (frame_bytes + _CANDIDATE_BYTES * outputs) / LINK_BYTES_PER_S,
+        cross_OWW=held_OWW / links.bytes_per_s_WW + links.latency_s_WW + cluster.handoff_s,
+        enter_W=home_W + to_bytes / LINK_BYTES_PER_S,
+        leave_W=home_W + home_s,
         share_W=np.array([worker.share for worker in workers]),
     )
 
@@ -124,13 +126,14 @@ class Links:
 
     latency_s_WW: Array
     bytes_per_s_WW: Array
+    burst_bytes_WW: Array
 
     @staticmethod
     def of(cluster: Cluster) -> "Links":
         workers = cluster.workers
         home_W = np.array([worker.latency_s / 2 for worker in workers])
         latency_WW = np.maximum(home_W[:, None], home_W[None, :])
-        bytes_WW = np.full(latency_WW.shape, LINK_BYTES_PER_S)
+        bytes_WW, burst_WW = np.full(latency_WW.shape, LINK_BYTES_PER_S), np.zeros(latency_WW.shape)
         members: dict[str, list[int]] = {}
         for index, worker in enumerate(workers):
             for name in {worker.name, worker.site} - {""}:
@@ -138,8 +141,18 @@ class Links:
         names = {worker.name for worker in workers}
         for link in sorted(cluster.links, key=lambda link: (link.source in names, link.target in names)):
             at = np.ix_(members.get(link.source, []), members.get(link.target, []))
-            latency_WW[at], bytes_WW[at] = link.latency_s, link.bytes_per_s
-        return Links(latency_WW, bytes_WW)
+            latency_WW[at], bytes_WW[at], burst_WW[at] = link.latency_s, link.bytes_per_s, link.burst_bytes
+        return Links(latency_WW, bytes_WW, burst_WW)
+
+
+def ends_s(worker: WorkerInfo, cluster: Cluster) -> float:
+    """From the coordinator to a worker, or back; its latency was asked of a process too, so a hand-off is in it."""
+    return max(worker.latency_s / 2, cluster.handoff_s)
+
+
+def home_bytes(runs: int, outputs: int) -> float:
+    """Of a frame of candidates."""
+    return FRAME_BYTES + RUN_BYTES * runs + _CANDIDATE_BYTES * outputs
 
 
 def room(model: ModelSpec, cluster: Cluster, workload: Workload, usable_W: Sequence[int]) -> Room:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hyperlane.artifacts import ModelSpec
+from hyperlane.generate.chunks import chunk_tokens
 
 _ITEM_BYTES = {"float32": 4, "float16": 2}
 
@@ -29,6 +30,13 @@ class Workload:
     def lane_rows(self, hops: int) -> int:
         """Rows of a full lane's decode step."""
         return -(-self.slots // self.lanes_of(hops))
+
+    def chunk_of(self, hops: int) -> int:
+        """Tokens of the pieces in which the prompt crosses the chain."""
+        return min(self.prompt_tokens, chunk_tokens(self.prompt_tokens, hops, self.prefill_chunk))
+
+    def chunks_of(self, hops: int) -> int:
+        return -(-self.prompt_tokens // self.chunk_of(hops))
 
 
 def weight_bytes(model: ModelSpec, start: int, stop: int) -> int:

@@ -5,7 +5,7 @@ Proven best for small clusters; for larger ones a good one, and a bound that say
 
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -73,23 +73,34 @@ class Placing:
         self.room = room(model, cluster, workload, [usable_bytes(w, settings.reserve) for w in cluster.workers])
         self.longest = min(len(cluster.workers), model.layers)
         self.links = Links.of(cluster)
+        self.known: dict[StepKind, StepCosts] = {}
         self.exact = self._work() <= _EXACT_WORK
         self.until_s = time.monotonic() + settings.seconds
 
     def best(self) -> Found:
         """The best chain of all goals, and the least of their bounds."""
-        best, least, bound = None, np.inf, np.inf
+        best: Chain | None = None
+        least = bound = np.inf
         for chain in () if self.exact else self._simple():
             if (value := self.value(chain)) < least:
                 best, least = chain, value
-        goals = self.goals(self.exact)
-        for index, goal in enumerate(goals):
-            left_s = (self.until_s - time.monotonic()) / (len(goals) - index)
-            solves = _EXACT_SOLVES if self.exact else self._walks()
-            found = goal.best(self._solver(left_s), solves, least)
-            bound = min(bound, found.bound)
-            if found.chain is not None and (value := self.value(found.chain)) < least:
-                best, least = found.chain, value
+        # Long chains first: what they reach leaves little to prove of short ones. Then once more what is not proven.
+        open_goals = [(0.0, goal) for goal in reversed(self.goals(self.exact))]
+        for _ in range(1 if self.exact else 2):
+            left, open_goals = open_goals, []
+            for index, (known, goal) in enumerate(left):
+                if known >= least:
+                    continue
+                left_s = (self.until_s - time.monotonic()) / (len(left) - index)
+                solves = _EXACT_SOLVES if self.exact else self._walks()
+                found = goal.best(self._solver(left_s), solves, least)
+                open_goals.append((max(known, found.bound), goal))
+                if found.chain is not None and (value := self.value(found.chain)) < least:
+                    best, least = found.chain, value
+            left_bounds = [known for known, _ in open_goals]
+            bound = min(left_bounds, default=least)
+            if time.monotonic() > self.until_s:
+                break
         return Found(best, min(bound, least))
 
     def value(self, chain: Chain) -> float:
@@ -105,29 +116,36 @@ class Placing:
         if settings.objective is Objective.latency:
             return [self._period(self._decode(1), 1.0, span)]
         if settings.objective is Objective.ttft:
-            return [self._sum([(1.0, self._prefill(), self._chunks() - 1)], span)]
+            groups = self._groups(every, self.workload.chunk_of)
+            return [self._sum([(1.0, *self._prefill(group.start))], group) for group in groups]
         goals: list[Goal] = []
-        for group in self._groups(every, exact):
+        for group in self._groups(every, self._lanes_by(exact)):
             rows = self.workload.lane_rows(group.start)
             lanes = self.workload.lanes_of(group.stop - 1)
             if settings.objective is Objective.throughput:
                 goals.append(self._period(self._decode(rows), 1 / lanes, group, 1 / rows))
             else:
+                prefill, more = self._prefill(group.start)
                 parts = [
                     (weights.latency, self._decode(1), 0.0),
                     (0.0, self._decode(rows), weights.throughput / rows),
-                    (weights.ttft, self._prefill(), weights.ttft * (self._chunks() - 1)),
+                    (weights.ttft, prefill, weights.ttft * more),
                 ]
                 goals.append(self._sum(parts, group))
         return goals
 
-    def _groups(self, hops: Sequence[int], exact: bool) -> list[range]:
-        if exact and not self.workload.lanes and self.settings.objective is Objective.throughput:
-            return [range(n, n + 1) for n in hops]
-        by_rows: dict[int, list[int]] = {}
-        for n in hops:
-            by_rows.setdefault(self.workload.lane_rows(n), []).append(n)
-        return [range(group[0], group[-1] + 1) for group in by_rows.values()]
+    def _lanes_by(self, exact: bool) -> Callable[[int], Hashable]:
+        """What chains of a group have in common, by their hops."""
+        workload = self.workload
+        if self.settings.objective is Objective.weighted:
+            return lambda n: (workload.lane_rows(n), workload.chunk_of(n))
+        if exact and not workload.lanes:
+            return lambda n: n
+        return workload.lane_rows
+
+    def _groups(self, hops: Sequence[int], common: Callable[[int], Hashable]) -> list[range]:
+        groups = [list(group) for _, group in itertools.groupby(hops, common)]
+        return [range(group[0], group[-1] + 1) for group in groups]
 
     def _period(self, costs: StepCosts, share: float, hops: range, scale: float = 1.0) -> Goal:
         """max(share of the total, slowest part), in seconds times `scale`."""
@@ -149,16 +167,16 @@ class Placing:
     def _decode(self, rows: int) -> StepCosts:
         return self._costs(StepKind(True, rows, self.workload.past))
 
-    def _prefill(self) -> StepCosts:
-        """One chunk, as a quota lets it pass: a chunk is long."""
-        rows = min(self.workload.prefill_chunk, self.workload.prompt_tokens)
-        return self._costs(StepKind(False, rows, max(0, self.workload.prompt_tokens - rows) // 2)).sustained()
-
-    def _chunks(self) -> int:
-        return -(-self.workload.prompt_tokens // self.workload.prefill_chunk)
+    def _prefill(self, hops: int) -> tuple[StepCosts, int]:
+        """One piece of the prompt, as a quota lets it pass, for a piece is long; and how many more there are."""
+        rows = self.workload.chunk_of(hops)
+        kind = StepKind(False, rows, max(0, self.workload.prompt_tokens - rows) // 2)
+        return self._costs(kind).sustained(), self.workload.chunks_of(hops) - 1
 
     def _costs(self, kind: StepKind) -> StepCosts:
-        return step_costs(self.model, self.cluster, self.workload.codecs, kind, self.links)
+        if kind not in self.known:
+            self.known[kind] = step_costs(self.model, self.cluster, self.workload.codecs, kind, self.links)
+        return self.known[kind]
 
     def _solver(self, seconds: float) -> Solve:
         if self.exact:

@@ -8,15 +8,15 @@ from hyperlane.partition import Range
 from hyperlane.partition.costs import Links, StepCosts, StepKind, step_costs
 from hyperlane.partition.memory import Workload
 from hyperlane.partition.problem import Chain
+from hyperlane.simulate.costs import ChainCosts
+from hyperlane.simulate.serve import Replica, Request, simulate
 
 
-def predict(
-    model: ModelSpec, cluster: Cluster, workload: Workload, ranges: Sequence[Range], codecs: Sequence[str] = ()
-) -> Prediction:
-    """`codecs`: one a link; empty takes for each link the quickest that the workload allows."""
+def predict(model: ModelSpec, cluster: Cluster, workload: Workload, ranges: Sequence[Range]) -> Prediction:
+    """Each link takes the codec that is quickest in each phase, of those that the workload allows."""
     hops = len(ranges)
     rows, lanes = workload.lane_rows(hops), workload.lanes_of(hops)
-    chunk = min(workload.prefill_chunk, workload.prompt_tokens)
+    chunk = workload.chunk_of(hops)
     kinds = [
         StepKind(True, 1, workload.past),
         StepKind(True, rows, workload.past),
@@ -24,18 +24,15 @@ def predict(
     ]
     links = Links.of(cluster)
     one, lane, prefill = (step_costs(model, cluster, workload.codecs, kind, links) for kind in kinds)
-    chain = _chain(cluster, workload, ranges, codecs, one)
+    chain = _chain(cluster, ranges, one)
     one_parts, lane_parts = one.bottleneck.parts(chain), lane.bottleneck.parts(chain)
     compute_s = sum(one.stages.of(*span) for span in chain.spans())
     step_s = max(one.total.of(chain), *one_parts)
     period_s, binds = _period(cluster, chain, lane, lane_parts, lanes)
-    chunks = -(-workload.prompt_tokens // workload.prefill_chunk)
-    held = prefill.sustained()
-    ttft_s = held.total.of(chain) + (chunks - 1) * held.bottleneck.of(chain)
     return Prediction(
         measured=all(cluster.workers[w].speeds for w in chain.workers),
         step_s=step_s,
-        ttft_s=ttft_s,
+        ttft_s=_ttft_s(chain_costs(model, cluster, workload, ranges), workload),
         prompt_tokens=workload.prompt_tokens,
         lanes=lanes,
         lane_rows=rows,
@@ -59,16 +56,40 @@ def predict(
     )
 
 
-def _chain(
-    cluster: Cluster, workload: Workload, ranges: Sequence[Range], codecs: Sequence[str], costs: StepCosts
-) -> Chain:
+def chain_costs(model: ModelSpec, cluster: Cluster, workload: Workload, ranges: Sequence[Range]) -> ChainCosts:
+    """For the simulation: each link with the codec that is quickest in each phase."""
+    hops, tokens = len(ranges), workload.prompt_tokens
+    chunk = workload.chunk_of(hops)
+    kinds = {
+        "decode": StepKind(True, 1, workload.past),
+        "prefill": StepKind(False, chunk, max(0, tokens - chunk) // 2),
+    }
+    links = Links.of(cluster)
+    carried = {
+        phase: _chain(cluster, ranges, step_costs(model, cluster, workload.codecs, kind, links)).options
+        for phase, kind in kinds.items()
+    }
+    named = {phase: [workload.codecs[option] for option in options] for phase, options in carried.items()}
+    return ChainCosts.of(model, cluster, ranges, named)
+
+
+def _ttft_s(costs: ChainCosts, workload: Workload) -> float:
+    """Of a lone prompt, cut and sent by the very scheduler that will do it."""
+    hops, tokens = len(costs.stages), workload.prompt_tokens
+    replica = Replica(
+        costs=costs,
+        slots=workload.slots,
+        lanes=workload.lanes_of(hops),
+        context=tokens + 1,
+        prefill_chunk=workload.prefill_chunk,
+    )
+    return simulate([replica], [Request(0.0, tokens, 1)]).served[0].ttft_s
+
+
+def _chain(cluster: Cluster, ranges: Sequence[Range], costs: StepCosts) -> Chain:
     index = {worker.name: i for i, worker in enumerate(cluster.workers)}
     workers = tuple(index[item.worker] for item in ranges)
-    if codecs:
-        options = tuple(workload.codecs.index(codec) for codec in codecs)
-    else:
-        link_OWW = costs.total.link_OWW
-        options = tuple(int(link_OWW[:, a, b].argmin()) for a, b in itertools.pairwise(workers))
+    options = tuple(int(costs.total.link_OWW[:, a, b].argmin()) for a, b in itertools.pairwise(workers))
     return Chain(workers, tuple(item.stop for item in ranges), options)
 
 
@@ -79,14 +100,17 @@ def _link_s(costs: StepCosts, chain: Chain, hop: int) -> float:
     return float(costs.total.link_OWW[chain.options[hop], worker, chain.workers[hop + 1]])
 
 
-def _period(cluster: Cluster, chain: Chain, costs: StepCosts, parts: Sequence[float], lanes: int) -> tuple[float, str]:
+def _period(cluster: Cluster, chain: Chain, costs: StepCosts, parts: list[float], lanes: int) -> tuple[float, str]:
     """Seconds from one lane's step to the next with all lanes full, and what decides them."""
     hops = len(chain.workers)
     busy_s: dict[str, float] = {}  # of a machine whose cores several workers share
-    for span in chain.spans():
+    machines = [cluster.workers[w].machine for w in chain.workers]
+    for hop, span in enumerate(chain.spans()):
         worker = cluster.workers[span[0]]
         if worker.machine and worker.cores:
-            share_s = costs.stages.of(*span) * min(worker.threads, worker.cores) / worker.cores
+            crowded = worker.crowded_decode if machines.count(worker.machine) > 1 and lanes > 1 else 1.0
+            parts[hop] *= crowded
+            share_s = crowded * costs.stages.of(*span) * min(worker.threads, worker.cores) / worker.cores
             busy_s[worker.machine] = busy_s.get(worker.machine, 0.0) + share_s
     reasons = [
         (max([*parts[:hops], *busy_s.values()]), "compute"),

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -67,12 +68,20 @@ def value_bytes(weights: str) -> float:
 def speed_for(worker: WorkerInfo, weights: str) -> WorkerSpeed:
     """The worker's figures for weights stored like this; those for others, taken by the byte, where it has none."""
     named = {speed.weights: speed for speed in reversed(worker.speeds)}
-    return named.get(weights) or next(iter(worker.speeds), assumed())
+    found = named.get(weights) or next(iter(worker.speeds), assumed())
+    if worker.decode_factor == worker.prefill_factor == 1:
+        return found
+    factor = {"decode": worker.decode_factor, "prefill": worker.prefill_factor}
+    times = [
+        replace(time, layer_s=time.layer_s * factor[time.phase], head_s=time.head_s * factor[time.phase])
+        for time in found.times
+    ]
+    return replace(found, step_s=found.step_s * worker.decode_factor, times=tuple(times))
 
 
 def layers_s(model: ModelSpec, speed: WorkerSpeed, phase: str, rows: int, past: int) -> Array:
     """[L]: seconds of each layer in a step of `rows`, with `past` positions in the cache."""
-    base_s, slope_s = _fit(speed.times, phase, rows, "layer_s")
+    base_s, slope_s = fit(speed.times, phase, rows, "layer_s")
     bytes_L = np.array(model.layer_bytes, float)
     kv_L = np.array(model.kv_bytes_per_token, float)
     return bytes_L / speed.layer_bytes * base_s + kv_L / max(speed.kv_bytes_per_token, 1) * slope_s * rows * past
@@ -80,11 +89,11 @@ def layers_s(model: ModelSpec, speed: WorkerSpeed, phase: str, rows: int, past: 
 
 def head_s(model: ModelSpec, speed: WorkerSpeed, phase: str, rows: int) -> float:
     """Seconds of the final norm, the head and the choice of candidates."""
-    base_s, _ = _fit(speed.times, phase, rows, "head_s")
+    base_s, _ = fit(speed.times, phase, rows, "head_s")
     return model.head_bytes / max(speed.head_bytes, 1) * base_s
 
 
-def _fit(times: Sequence[StepTime], phase: str, rows: int, what: str) -> tuple[float, float]:
+def fit(times: Sequence[StepTime], phase: str, rows: int, what: str) -> tuple[float, float]:
     """Seconds with nothing in the cache, and what a row takes longer for each position there."""
     own = [time for time in times if time.phase == phase]
     slopes = [

@@ -102,7 +102,7 @@ def multiply(x_MK: F32, weight: Blocks) -> F32:
 
 def rms_norm(x_MK: F32, weight_K: F32, epsilon: float) -> F32:
     """x / sqrt(mean(x^2) + epsilon) * weight."""
-    mean_M = _sum_in_lanes(x_MK * x_MK) / np.float32(x_MK.shape[1])
+    mean_M = sum_in_lanes(x_MK * x_MK) / np.float32(x_MK.shape[1])
     inverse = (np.float32(1) / np.sqrt(mean_M + np.float32(epsilon)))[:, None]
     normed: F32 = (x_MK * inverse) * weight_K
     return normed
@@ -134,12 +134,12 @@ def candidates(logits_NV: F32, count: int) -> tuple[NDArray[np.int64], F32, F32]
     """Ids and logits of the `count` largest, of equals the lower id first, and the logsumexp of each row."""
     ids_NK = np.argsort(-logits_NV, axis=1, kind="stable")[:, :count]
     largest_N1 = logits_NV.max(1, keepdims=True)
-    sums_N = _sum_in_lanes(exponential(logits_NV - largest_N1))
+    sums_N = sum_in_lanes(exponential(logits_NV - largest_N1))
     logsumexp_N = largest_N1[:, 0].astype(np.float64) + np.log(sums_N.astype(np.float64))
     return ids_NK, np.take_along_axis(logits_NV, ids_NK, 1), logsumexp_N.astype(np.float32)
 
 
-def _sum_in_lanes(x_NK: F32) -> F32:
+def sum_in_lanes(x_NK: F32) -> F32:
     """Sums of rows: value i goes to lane i % 16, then lanes are halved: i with i + 8, i + 4, i + 2, i + 1."""
     N, K = x_NK.shape
     padded = np.zeros((N, -(-K // 16) * 16), np.float32)

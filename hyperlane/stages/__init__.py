@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from hyperlane.artifacts import Cluster, Deployment, Generation, Manifest, Plan
-from hyperlane.stages import chat, deploy, discover, export, generate, plan
+from hyperlane.artifacts import Cluster, Deployment, Generation, Manifest, Plan, Simulation
+from hyperlane.stages import chat, deploy, discover, export, generate, plan, simulate
 from hyperlane.stages.context import Context
 
 __all__ = ["STAGES", "Context", "Stage"]
@@ -25,7 +25,7 @@ class Stage:
     always: bool = False  # what it is about can change behind our back: never taken from an earlier run
 
 
-_ROOM = ("generate.slots", "generate.context", "generate.prefill_chunk")
+_ROOM = ("generate.slots", "generate.context", "generate.kv_cache", "generate.prefill_chunk")
 
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
@@ -48,6 +48,16 @@ STAGES: Mapping[str, Stage] = {
             reads=("model", "quantization", "partition", "transport.codec", *_ROOM),
             run=plan.run,
             show=plan.show,
+        ),
+        Stage(
+            name="simulate",
+            file="simulation.json",
+            kind=Simulation,
+            needs=("discover", "plan"),
+            reads=("simulate", "generate", "partition", "transport.codec"),
+            run=simulate.run,
+            show=simulate.show,
+            always=True,  # figures of speed are outside of digests
         ),
         Stage(
             name="export",
@@ -73,7 +83,7 @@ STAGES: Mapping[str, Stage] = {
             name="generate",
             file="generation.json",
             kind=Generation,
-            needs=("plan", "deploy"),
+            needs=("discover", "plan", "deploy"),
             reads=("model", "generate"),
             inputs=("prompts",),
             run=generate.run,

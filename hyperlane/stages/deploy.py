@@ -77,7 +77,7 @@ async def _deploy(
     bar: Progress,
     task: TaskID,
 ) -> Shard:
-    graph = await trio.to_thread.run_sync(_graph, manifest, store, placement, worker)
+    graph = await trio.to_thread.run_sync(_graph, manifest, store, placement, worker, plan)
     spec = ShardSpec(
         key=manifest.key,
         graph=graph,
@@ -107,6 +107,13 @@ async def _deploy(
     )
 
 
-def _graph(manifest: Manifest, store: LayerStore, placement: Placement, worker: WorkerInfo) -> Blob:
-    operators = worker.operators == OPERATORS_VERSION
-    return store.put(assemble(manifest, store, placement.start, placement.stop, operators=operators))
+def _graph(manifest: Manifest, store: LayerStore, placement: Placement, worker: WorkerInfo, plan: Plan) -> Blob:
+    content = assemble(
+        manifest,
+        store,
+        placement.start,
+        placement.stop,
+        operators=worker.operators == OPERATORS_VERSION,
+        kv_bits=plan.model.kv_bits,
+    )
+    return store.put(content)

@@ -11,9 +11,9 @@ from hyperlane.stages.context import Context
 
 async def run(context: Context) -> Cluster:
     """Probe the cluster, or take the recorded one that `cluster.snapshot` names."""
-    beyond = set(context.config.stages) - {"discover", "plan"}
+    beyond = set(context.config.stages) - {"discover", "plan", "simulate"}
     if isinstance(context.config.cluster, Simulated) and beyond:
-        raise ConfigError("cluster=simulated has no machines to run on; give stages=[discover,plan]")
+        raise ConfigError("cluster=simulated has no machines to run on; give stages=[discover,plan,simulate]")
     snapshot = context.config.cluster.snapshot
     cluster = _recorded(snapshot) if snapshot else await context.probe()
     if not cluster.workers:

@@ -10,6 +10,7 @@ from hyperlane.generate.draft_model import DraftModel
 from hyperlane.generate.ngram import Ngram
 from hyperlane.generate.speculation import Drafter, Speculation
 from hyperlane.model.store import LayerStore
+from hyperlane.stages.cache import kv_bits
 
 if TYPE_CHECKING:
     from hyperlane.generate.tokenizer import Tokenizer
@@ -29,6 +30,7 @@ def _model(config: Config, deployment: Deployment, tokenizer: "Tokenizer") -> Dr
     from hyperlane.model.assemble import assemble
     from hyperlane.model.export import export
     from hyperlane.model.source import resolve
+    from hyperlane.worker.operators import operators_library
     from hyperlane.worker.session import Session
 
     model, store, source = config.model, LayerStore(config.store.path), config.generate.draft
@@ -37,7 +39,8 @@ def _model(config: Config, deployment: Deployment, tokenizer: "Tokenizer") -> Dr
     if not Tokenizer.load(checkpoint).is_like(tokenizer):
         raise ConfigError(f"generate.draft={source} has another tokenizer than {model.source}; give one of its family")
     manifest = export(checkpoint, store, model.dtype.value, config.quantization)
-    graph = store.put(assemble(manifest, store, 0, manifest.layers))
+    operators = operators_library() is not None
+    graph = store.put(assemble(manifest, store, 0, manifest.layers, operators=operators, kv_bits=kv_bits(config, ())))
     slots, context = deployment.slots, deployment.context
     threads = max(1, (os.cpu_count() or 1) // 2)
     session = Session(store.path(graph.sha256), slots=slots, context=context, threads=threads)

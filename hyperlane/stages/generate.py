@@ -11,7 +11,7 @@ import trio
 from rich.console import Console
 from rich.markup import escape
 
-from hyperlane.artifacts import Deployment, Generation, WorkerRange
+from hyperlane.artifacts import Accuracy, Deployment, Generation, WorkerRange
 from hyperlane.config import Config, Generate
 from hyperlane.errors import RequestError
 from hyperlane.generate.chain import Chain, open_chain
@@ -22,8 +22,10 @@ from hyperlane.generate.text import Limits, Prompt
 from hyperlane.generate.wiring import link_codecs
 from hyperlane.model.store import LayerStore
 from hyperlane.report import summary
+from hyperlane.simulate.compare import compare
 from hyperlane.stages.context import Context
 from hyperlane.stages.drafting import speculation
+from hyperlane.stages.learning import learn
 from hyperlane.stages.links import link_options
 from hyperlane.timeline.plot import draw_timeline
 from hyperlane.timeline.timeline import Timeline, busy_shares, step_times
@@ -61,7 +63,21 @@ def _generate(context: Context, tokenizer: "Tokenizer") -> Generation:
         requests = engine.run(prompts, _printer(context), trio.from_thread.check_cancelled)
         timeline = chain.timeline()
         _write(timeline, context)
-        return Generation(requests=requests, links=chain.reports(), workers=_measured(deployment, timeline))
+        generation = Generation(
+            requests=requests, links=chain.reports(), workers=measured_workers(deployment, timeline)
+        )
+    return replace(generation, accuracy=_accuracy(context, generation))
+
+
+def _accuracy(context: Context, generation: Generation) -> Accuracy | None:
+    """The run next to what its plan's figures say of it, where they were measured; what it taught is kept."""
+    plan, config = context.plan, context.config
+    if plan.predicted is None or not plan.predicted.measured:
+        return None
+    accuracy = compare(plan.model, context.cluster, context.deployment, generation, config)
+    if accuracy is not None and config.learn:
+        learn(context.cluster, plan.model, accuracy, config)
+    return accuracy
 
 
 def _write(timeline: Timeline, context: Context) -> None:
@@ -69,7 +85,7 @@ def _write(timeline: Timeline, context: Context) -> None:
     context.run_dir.write_text("generate", "timeline.svg", draw_timeline(timeline))
 
 
-def _measured(deployment: Deployment, timeline: Timeline) -> tuple[WorkerRange, ...]:
+def measured_workers(deployment: Deployment, timeline: Timeline) -> tuple[WorkerRange, ...]:
     found = zip(ranges(deployment), busy_shares(timeline), step_times(timeline), strict=True)
     return tuple(replace(worker, busy=busy, times=times) for worker, busy, times in found)
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import permutations
 
 import trio
@@ -14,11 +15,14 @@ from hyperlane.control.client import ControlClient
 from hyperlane.control.types import ComputeSpeed, Probe, StepCase
 from hyperlane.errors import HyperlaneError, one_line
 from hyperlane.partition.optimal import Optimal
+from hyperlane.stages.cache import have_operators, kv_bits
 from hyperlane.stages.context import Context
+from hyperlane.stages.learning import with_experience
 from hyperlane.transport.codec import CODEC_NAMES
 
 MOST_LINKED = 12  # workers; of more the links are not timed one by one
 LONG_PAST = 512
+MOST_CROWDED = 3.0  # times longer beside others: more is an accident
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +38,7 @@ def wanted(config: Config) -> bool:
 
 async def measured(context: Context, cluster: Cluster) -> Cluster:
     """`cluster` with speeds and links. A worker that cannot be timed stays without figures, and a warning says why."""
-    probes, spec = await _probes(context, len(cluster.workers))
+    probes, spec = await _probes(context, cluster.workers)
     by_host: dict[str, list[WorkerInfo]] = {}
     for worker in cluster.workers:
         by_host.setdefault(worker.control_address.rpartition(":")[0], []).append(worker)
@@ -48,7 +52,8 @@ async def measured(context: Context, cluster: Cluster) -> Cluster:
         for workers in by_host.values():
             nursery.start_soon(of_host, workers)
     links = await _links(cluster.workers) if 1 < len(cluster.workers) <= MOST_LINKED else ()
-    return replace(cluster, workers=tuple(found[worker.name] for worker in cluster.workers), links=links)
+    workers = [await _crowded(found[worker.name], list(found.values()), probes) for worker in cluster.workers]
+    return with_experience(replace(cluster, workers=tuple(workers), links=links), spec, context.config)
 
 
 def lines(cluster: Cluster) -> Iterable[str]:
@@ -58,27 +63,32 @@ def lines(cluster: Cluster) -> Iterable[str]:
             one = next(t for t in speed.times if t.phase == "decode" and t.rows == 1)
             most = max((t for t in speed.times if t.phase == "prefill"), key=lambda t: t.rows)
             quota = f", {100 * worker.share:.0f} % of its threads by quota" if worker.share < 1 else ""
+            usual = f", usually {100 * worker.decode_factor - 100:+.0f} % in a run" if worker.decode_factor != 1 else ""
             yield (
                 f"{worker.name} reads {speed.layer_bytes / one.layer_s / 1e9:.3g} GB/s of {speed.weights} weights, "
-                f"computes {most.rows / most.layer_s * speed.layer_bytes / 1e9:.3g} G row bytes/s{quota}"
+                f"computes {most.rows / most.layer_s * speed.layer_bytes / 1e9:.3g} G row bytes/s{quota}{usual}"
             )
     for link in cluster.links:
         rate = f"{8e-6 * link.bytes_per_s:,.3g} Mbit/s"
         yield f"{link.source} -> {link.target} {rate}, {1e3 * link.latency_s:.2g} ms"
 
 
-async def _probes(context: Context, workers: int) -> tuple[tuple[tuple[int, Probe], ...], ModelSpec]:
+async def _probes(context: Context, workers: Sequence[WorkerInfo]) -> tuple[tuple[tuple[int, Probe], ...], ModelSpec]:
     """Graphs of several layers, of one, and of one with the head, each with its cases; and the sizes."""
     config, checkpoint = context.config, await context.checkpoint()
     dtype = config.model.dtype.value
     from hyperlane.model.probe import probe_graphs  # read torch, which by now is read
     from hyperlane.model.spec import read_spec
 
-    spec = await trio.to_thread.run_sync(read_spec, checkpoint, dtype, config.quantization, abandon_on_cancel=True)
-    graphs = await trio.to_thread.run_sync(
-        probe_graphs, checkpoint, context.store, dtype, config.quantization, abandon_on_cancel=True
+    bits = kv_bits(config, workers)
+    spec = await trio.to_thread.run_sync(
+        read_spec, checkpoint, dtype, config.quantization, bits, abandon_on_cancel=True
     )
-    few, more = _cases(config, spec, workers)
+    make = partial(probe_graphs, operators=have_operators(workers), kv_bits=bits)
+    graphs = await trio.to_thread.run_sync(
+        make, checkpoint, context.store, dtype, config.quantization, abandon_on_cancel=True
+    )
+    few, more = _cases(config, spec, len(workers))
     chunk = max(case.rows for case in few)
     codec = config.transport.codec.name
     codecs = (codec,) if codec in CODEC_NAMES else ("raw", "h8", "int4")
@@ -146,6 +156,30 @@ async def _timed(worker: WorkerInfo, probes: Sequence[tuple[int, Probe]], spec: 
     )
 
 
+async def _crowded(
+    worker: WorkerInfo, workers: Sequence[WorkerInfo], probes: Sequence[tuple[int, Probe]]
+) -> WorkerInfo:
+    """With how much longer steps take while the other workers of its machine compute too."""
+    beside = sum(other.machine == worker.machine for other in workers)
+    at_once = min(beside, worker.cores // max(worker.threads, 1))
+    if not worker.machine or at_once < 2:
+        return worker
+    probe = probes[0][1]
+    decode = next(case for case in probe.cases if case.phase == "decode")
+    prefill = [case for case in probe.cases if case.phase == "prefill" and not case.past]
+    cases = (decode, prefill[len(prefill) // 2])
+    crowded = replace(probe, cases=cases, codecs=(), codec_rows=(), at_once=at_once)
+    alone = replace(crowded, at_once=1)
+    try:
+        with ControlClient(worker.control_address, worker.name) as client:
+            seconds = [(await client.measure_compute(one)).seconds for one in (alone, crowded)]
+    except HyperlaneError as error:
+        log.warning("%s was not timed beside others: %s", worker.name, one_line(error))
+        return worker
+    decode_ratio, prefill_ratio = (min(max(b / a, 1.0), MOST_CROWDED) for a, b in zip(*seconds, strict=True))
+    return replace(worker, crowded_decode=decode_ratio, crowded_prefill=prefill_ratio)
+
+
 def _speed(probes: Sequence[tuple[int, Probe]], speeds: Sequence[ComputeSpeed], spec: ModelSpec) -> WorkerSpeed:
     """A layer is what further layers add; a step, what one layer takes beyond; the head, what it adds to that."""
     (layers, probe), (_, few) = probes[0], probes[1]
@@ -192,7 +226,13 @@ async def _links(workers: Sequence[WorkerInfo]) -> tuple[LinkInfo, ...]:
             log.warning("%s -> %s was not timed: %s", source.name, target.name, one_line(error))
             continue
         found.append(
-            LinkInfo(source=source.name, target=target.name, latency_s=path.latency_s, bytes_per_s=path.bytes_per_s)
+            LinkInfo(
+                source=source.name,
+                target=target.name,
+                latency_s=path.latency_s,
+                bytes_per_s=path.bytes_per_s,
+                burst_bytes=path.burst_bytes,
+            )
         )
     return tuple(found)
 

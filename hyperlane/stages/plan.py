@@ -10,6 +10,7 @@ from hyperlane.partition.explain import explain
 from hyperlane.partition.memory import Workload
 from hyperlane.partition.optimal import Optimal
 from hyperlane.partition.predict import predict
+from hyperlane.stages.cache import kv_bits
 from hyperlane.stages.context import Context
 from hyperlane.stages.generate import encode
 from hyperlane.stages.picture import draw_plan
@@ -22,8 +23,9 @@ async def run(context: Context) -> Plan:
     checkpoint = await context.checkpoint()
     from hyperlane.model.spec import read_spec  # reads torch, which by now is read
 
+    bits = kv_bits(config, context.cluster.workers)
     spec = await trio.to_thread.run_sync(
-        read_spec, checkpoint, config.model.dtype.value, config.quantization, abandon_on_cancel=True
+        read_spec, checkpoint, config.model.dtype.value, config.quantization, bits, abandon_on_cancel=True
     )
     longest = await _longest_prompt(context, min(config.generate.context, spec.max_positions))
     workload = workload_of(config, spec.max_positions, longest)
@@ -37,7 +39,7 @@ async def run(context: Context) -> Plan:
         codecs=(config.transport.codec.name,) * (len(placements) - 1),
         slots=workload.slots,
         context=workload.context,
-        predicted=predict(spec, cluster, workload, found.ranges, found.codecs),
+        predicted=predict(spec, cluster, workload, found.ranges),
         objective=found.objective,
         bound=found.bound,
     )

@@ -2,7 +2,7 @@
 
 from hyperlane.transport.native import extension
 
-OPERATORS_VERSION = 1  # raise it when graphs use the operators in another way
+OPERATORS_VERSION = 2  # raise it when graphs use the operators in another way
 
 
 def operators_library() -> str | None:

@@ -36,7 +36,8 @@ def measure_path(control_address: str, data_addresses: Sequence[str]) -> PathSpe
                 connection.settimeout(TIMEOUT_S)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 latency_s = _latency_s(connection)
-                return PathSpeed(bytes_per_s=_bytes_per_s(connection, latency_s), latency_s=latency_s)
+                bytes_per_s, burst_bytes = _rate(connection, latency_s)
+                return PathSpeed(bytes_per_s=bytes_per_s, latency_s=latency_s, burst_bytes=burst_bytes)
         except OSError as error:
             failures.append(f"{host}:{port}: {one_line(error)}")
     raise TransportError(f"no path to the worker at {control_address}: {'; '.join(failures)}; check its firewall")
@@ -61,8 +62,9 @@ def _latency_s(connection: socket.socket) -> float:
     return sorted(trips_s[1:])[PINGS // 2] / 2
 
 
-def _bytes_per_s(connection: socket.socket, latency_s: float) -> float:
-    size = FIRST_BYTES
+def _rate(connection: socket.socket, latency_s: float) -> tuple[float, float]:
+    """Bytes per second, and the bytes that went at once in the beginning: token buckets and queues let some pass."""
+    size, first_s = FIRST_BYTES, 0.0
     while True:
         begin_s = time.perf_counter()
         connection.sendall(_BULK + _LENGTH.pack(size))
@@ -71,8 +73,10 @@ def _bytes_per_s(connection: socket.socket, latency_s: float) -> float:
             connection.sendall(piece)
         _receive(connection, 1)
         elapsed_s = time.perf_counter() - begin_s - 2 * latency_s
-        if elapsed_s >= LONG_ENOUGH_S or size >= MOST_BYTES:
-            return size / max(elapsed_s, 1e-9)
+        if size > FIRST_BYTES and (elapsed_s >= LONG_ENOUGH_S or size >= MOST_BYTES):
+            bytes_per_s = size / max(elapsed_s, 1e-9)
+            return bytes_per_s, min(max(0.0, FIRST_BYTES - first_s * bytes_per_s), FIRST_BYTES)
+        first_s = first_s or elapsed_s
         size *= 4
 
 

@@ -1,7 +1,8 @@
 """One shard on ONNX Runtime: a graph, and the keys and values of all slots, updated in place.
 
-The only door to onnxruntime. A step's runs become calls of two shapes, which every build of ONNX Runtime
-computes alike: decode (a range of slots, one token each) and prefill (one slot, several tokens).
+The only door to onnxruntime. With our own attention a step is one call (ragged.py). Else its runs become calls of two
+shapes, which every build of ONNX Runtime computes alike: decode (a range of slots, one token each) and prefill (one
+slot, several tokens).
 """
 
 import importlib.metadata
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane.errors import WorkerError, one_line
+from hyperlane.model.attention import POSITIONS
 from hyperlane.transport.frame import Run
 from hyperlane.worker.device_call import DeviceCall, DeviceSide, Shapes, refuse_float32
 from hyperlane.worker.gpu import DeviceRows, Gpu
@@ -27,11 +29,13 @@ from hyperlane.worker.memory import (
     weights_out_of_memory,
 )
 from hyperlane.worker.operators import operators_library
+from hyperlane.worker.ragged import Bound, RaggedCalls
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(int64)": np.int64,
+    "tensor(uint8)": np.uint8,
 }
 _RESULTS = {
     "hidden_out": "hidden_RD",
@@ -103,10 +107,13 @@ class Session:
                 None if self.is_first else self._hidden(self._rows_input),
                 None if self.is_last else self._hidden(self._outputs["hidden_out"]),
             )
+        # Whole tiles of our own cache; or one position more for the idle rows of a batch.
+        self._positions = -(-context // POSITIONS) * POSITIONS if "row_slots" in inputs else context + 1
         self._caches = self._new_caches(
             [value for name, value in inputs.items() if name.startswith("past_")], free_bytes
         )
         self._calls: OrderedDict[tuple[int, ...], _Call] = OrderedDict()
+        self._ragged = self._ragged_calls() if "row_slots" in inputs else None
         self._live = np.zeros(slots, np.int64)  # how many positions of each slot hold keys and values
 
     def run(self, runs: Sequence[Run], rows: NDArray[Any] | DeviceRows, want_logits: bool = False) -> StepResult:
@@ -135,6 +142,11 @@ class Session:
         return result
 
     def _run_on_host(self, runs: Sequence[Run], rows: NDArray[Any], want_logits: bool) -> StepResult:
+        if self._ragged is not None:
+            wanted = {name: self._outputs[name] for name in self._wanted(want_logits)}
+            kinds = {name: (_TYPES[v.type], v.shape[-1] if len(v.shape) > 1 else None) for name, v in wanted.items()}
+            found = self._ragged.run(runs, rows, kinds)
+            return StepResult(**{_RESULTS[name]: array for name, array in found.items()})
         result = self._new_result(len(rows), sum(run.outputs for run in runs), want_logits)
         row_starts = [0, *accumulate(run.count for run in runs)]
         output_starts = [0, *accumulate(run.outputs for run in runs)]
@@ -190,7 +202,8 @@ class Session:
             raise WorkerError(f"slot {source} holds {self._live[source]} positions, a copy wants {count}")
         for cache in self._caches:
             if self._device is None:
-                cache.memory[target, :, :count] = cache.memory[source, :, :count]
+                whole = -(-count // POSITIONS) * POSITIONS  # a tile holds its positions side by side
+                cache.memory[target, :, :whole] = cache.memory[source, :, :whole]
             else:
                 self._device.copy_slot(cache.address, cache.slot_bytes, cache.shape, (source, target, count))
         self._live[target] = count
@@ -199,6 +212,7 @@ class Session:
         """Free the weights and the cache."""
         self.wait()
         self._calls.clear()
+        self._ragged = None
         self._caches.clear()
         self._session = None
         self._device = None
@@ -287,6 +301,15 @@ class Session:
         if not self.is_last:
             return ("hidden_out",)
         return ("logits",) if want_logits else ("candidate_ids", "candidate_logits", "logsumexp")
+
+    def _ragged_calls(self) -> RaggedCalls:
+        value = self._rows_input
+        width = value.shape[-1] if len(value.shape) > 2 else None
+        caches = [
+            Bound(name=cache.name, type=cache.type, shape=(self._slots, *cache.shape), address=cache.address)
+            for cache in self._caches
+        ]
+        return RaggedCalls(self._session, (value.name, _TYPES[value.type], width), caches, is_last=self.is_last)
 
     # --- calls of ONNX Runtime ------------------------------------------------------------------------------
 
@@ -378,7 +401,7 @@ class Session:
 
     def _new_caches(self, values: Sequence[Any], free_bytes: int | None) -> list["_Cache"]:
         """What will be needed is compared with what is free first: the kernel promises more memory than it has."""
-        positions = self._slots * (self._context + 1)
+        positions = self._slots * self._positions
         needed = sum(positions * v.shape[1] * v.shape[3] * np.dtype(_TYPES[v.type]).itemsize for v in values)
         if free_bytes is not None and needed > free_bytes:
             raise cache_out_of_memory(needed, self._slots, self._context, free_bytes)
@@ -390,8 +413,8 @@ class Session:
             raise
 
     def _new_cache(self, value: Any) -> "_Cache":
-        """Keys or values of a layer: [slots, heads, context + 1, head_dim], the last for idle rows."""
-        shape, kind = (value.shape[1], self._context + 1, value.shape[3]), _TYPES[value.type]
+        """Keys or values of a layer: [slots, heads, positions, head_dim, or bytes a position]."""
+        shape, kind = (value.shape[1], self._positions, value.shape[3]), _TYPES[value.type]
         slot_bytes = int(np.prod(shape)) * np.dtype(kind).itemsize
         held: Any
         if self._device is not None:

@@ -9,9 +9,11 @@ import json
 import os
 import platform
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -63,11 +65,13 @@ def _measured(
     probe: Probe, open_session: Callable[[Path, ShardSpec], Session], device: str, threads: int, share: float
 ) -> ComputeSpeed:
     with tempfile.TemporaryDirectory(prefix="hyperlane-probe-") as folder:
-        session = cast(_Timed, open_session(_written(probe, Path(folder)), _spec(probe)))
-        try:
-            seconds = tuple(_case_s(session, probe, case, device == "cpu" and threads == 1) for case in probe.cases)
-        finally:
-            session.close()
+        graph, one_thread = _written(probe, Path(folder)), device == "cpu" and threads == 1
+        with ExitStack() as exits:
+            sessions = []
+            for _ in range(max(1, probe.at_once)):
+                sessions.append(cast(_Timed, open_session(graph, _spec(probe))))
+                exits.callback(sessions[-1].close)
+            seconds = tuple(_crowded_s(sessions, probe, case, one_thread) for case in probe.cases)
     return ComputeSpeed(
         seconds=seconds,
         codecs=tuple(
@@ -105,6 +109,29 @@ def _spec(probe: Probe) -> ShardSpec:
         context=probe.context,
         dtype=probe.dtype,
     )
+
+
+def _crowded_s(sessions: Sequence[_Timed], probe: Probe, case: StepCase, one_thread: bool) -> float:
+    """The time of the first session's step while the others run steps too."""
+    stop, ready = threading.Event(), threading.Barrier(len(sessions))
+
+    def crowd(session: _Timed) -> None:
+        ready.wait()
+        runs, rows_RD = _step(probe, case)
+        while not stop.is_set():
+            session.assume(case.past)
+            session.run(runs, rows_RD, False)
+
+    with ThreadPoolExecutor(max(1, len(sessions) - 1)) as threads:
+        others = [threads.submit(crowd, session) for session in sessions[1:]]
+        ready.wait()
+        try:
+            seconds = _case_s(sessions[0], probe, case, one_thread)
+        finally:
+            stop.set()
+    for other in others:
+        other.result()
+    return seconds
 
 
 def _case_s(session: _Timed, probe: Probe, case: StepCase, one_thread: bool) -> float:

@@ -1,9 +1,12 @@
-"""The planner: is the exact search exact, how fast is it, and how near its bound does it come on large clusters.
+"""The planner: is the exact search exact, how fast is it, how near come its bounds, and how near its predictions?
 
-`--instances N --large N` say how many random problems are compared with brute force.
+`--only` measures some of it: exact, scaled, validation, unequal. `--instances N --large N` say how many random problems
+are compared with brute force, `--group` which configurations are validated. Validation and unequal start workers in
+network namespaces under CPU quotas, and need root.
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 
@@ -13,6 +16,8 @@ from hyperlane.artifacts import Cluster, ModelSpec
 from hyperlane.partition.memory import Workload
 from hyperlane.partition.optimal import Objective, Optimal
 from hyperlane.partition.subsets import best_chain
+from tests.bench.planning.unequal import unequal
+from tests.bench.planning.validate import GROUPS, rows, table, validate
 from tests.bench.row import Row, compared
 from tests.partition.brute import least_value
 from tests.partition.clusters import racks, shapes
@@ -20,15 +25,29 @@ from tests.partition.instances import small_goal
 
 WORKLOAD = Workload(slots=8, context=4096, prefill_chunk=256, prompt_tokens=1024, codecs=("raw",))
 SOLVES = 100_000
+ONLY = ("exact", "scaled", "validation", "unequal")
 
 
 def run(args: Sequence[str]) -> list[Row]:
     parser = argparse.ArgumentParser(prog="python -m tests.bench plan")
+    parser.add_argument("--only", choices=ONLY, action="append", help="may repeat; all")
     parser.add_argument("--instances", type=int, default=10_000, help="of up to 4 workers and 12 layers")
     parser.add_argument("--large", type=int, default=100, help="of 6 workers and 24 layers")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--group", choices=[group.name for group in GROUPS], action="append", help="may repeat; all")
     chosen = parser.parse_args(args)
-    return [*_exact(chosen.instances, chosen.large, chosen.seed), *_scaled()]
+    only, found = chosen.only or ONLY, []
+    if "exact" in only:
+        found += _exact(chosen.instances, chosen.large, chosen.seed)
+    if "scaled" in only:
+        found += _scaled()
+    if "validation" in only:
+        cases = validate(chosen.group or [])
+        print(table(cases), file=sys.stderr)
+        found += rows(cases)
+    if "unequal" in only:
+        found += unequal()
+    return found
 
 
 def _exact(small: int, large: int, seed: int) -> list[Row]:

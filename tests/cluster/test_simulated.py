@@ -28,7 +28,7 @@ def described(**changes: object) -> Simulated:
 def explained(cluster: Cluster, settings: Optimal) -> str:
     cut = settings.cut(MODEL, cluster, WORKLOAD)
     placements = count(settings, cut, MODEL, cluster, WORKLOAD)
-    predicted = predict(MODEL, cluster, WORKLOAD, cut.ranges, cut.codecs)
+    predicted = predict(MODEL, cluster, WORKLOAD, cut.ranges)
     assert cut.objective is not None
     assert cut.bound is not None
     return explain(settings, MODEL, cluster, WORKLOAD, placements, predicted, cut.objective, cut.bound)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,9 +56,11 @@ class WorkerProcess:
         self._incoming.put(None)
 
 
-def start_worker(*options: str, namespace: str | None = None, env: dict[str, str] | None = None) -> WorkerProcess:
-    """`hyperlane-worker` with these options, in a network namespace if one is given."""
-    inside = ["ip", "netns", "exec", namespace] if namespace else []
+def start_worker(
+    *options: str, namespace: str | None = None, before: Sequence[str] = (), env: dict[str, str] | None = None
+) -> WorkerProcess:
+    """`hyperlane-worker` with these options, in a network namespace if one is given, or behind other words."""
+    inside = ["ip", "netns", "exec", namespace] if namespace else before
     command = [*inside, sys.executable, "-m", "hyperlane.worker", *options]
     popen = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process = WorkerProcess(popen)

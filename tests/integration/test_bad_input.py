@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -68,7 +69,8 @@ def test_a_hub_model_without_network(tmp_path: Path, store: Path) -> None:
 def test_no_worker_found(tmp_path: Path, store: Path) -> None:
     lab = ("cluster=lab", "cluster.name=nobody", "cluster.browse_timeout_s=1", "cluster.interface=127.0.0.1")
     error = error_of(hyperlane(*TINY, *lab, cwd=tmp_path, store=store))
-    assert "no worker of cluster 'nobody' announced itself in 1 s" in error
+    # Another test's workers may be seen, and are then rejected by name.
+    assert re.search("no (usable )?worker of cluster 'nobody' (announced itself|answered) in 1 s", error), error
 
 
 def test_nothing_at_an_address(tmp_path: Path, store: Path) -> None:

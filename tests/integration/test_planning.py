@@ -49,7 +49,12 @@ def test_a_recorded_cluster_gives_the_same_plan(store: Path, tmp_path: Path) -> 
 
 def test_machines_that_do_not_exist_can_be_planned_with(store: Path, tmp_path: Path) -> None:
     common = ("model=tiny", "cluster=simulated", "partition=optimal")
-    done = hyperlane(*common, "stages=[discover,plan]", cwd=tmp_path, store=store)
+    load = ("simulate.requests=12", "simulate.prompt_tokens=64", "simulate.new_tokens=16", "simulate.replicas=0")
+    done = hyperlane(*common, *load, "stages=[discover,plan,simulate]", cwd=tmp_path, store=store)
+    simulation = done.artifact("simulate", "simulation.json")
+    assert sum(chain["requests"] for chain in simulation["replicas"]) == simulation["requests"] == 12
+    assert len(simulation["replicas"]) == 4
+    assert "12 requests in" in done.err
     assert len(done.artifact("discover", "cluster.json")["workers"]) == 4
     refused = hyperlane(*common, cwd=tmp_path, store=store)
-    assert "cluster=simulated has no machines to run on; give stages=[discover,plan]" in error_of(refused)
+    assert "cluster=simulated has no machines to run on; give stages=[discover,plan,simulate]" in error_of(refused)

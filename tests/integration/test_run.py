@@ -27,7 +27,8 @@ def first(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 def test_generation_json_has_the_documented_shape(first: Done) -> None:
     generation = first.generation
-    assert generation.keys() == {"requests", "links", "workers"}
+    assert generation.keys() == {"requests", "links", "workers", "accuracy"}
+    assert generation["accuracy"] is None  # nothing was timed
     (request,) = generation["requests"]
     assert request.keys() == {
         "prompt",
@@ -184,7 +185,9 @@ def test_chat_answers_each_line(store: Path, tmp_path: Path) -> None:
 
 
 def test_help_config_and_completion_are_hydras(tmp_path: Path, store: Path) -> None:
-    assert "partition: knapsack, manual, optimal, uniform" in hyperlane("--help", cwd=tmp_path, store=store).out
+    assert (
+        "partition: balanced, knapsack, manual, optimal, uniform" in hyperlane("--help", cwd=tmp_path, store=store).out
+    )
     shown = hyperlane("--cfg", "job", "partition=manual", "partition.layers=[2,2]", cwd=tmp_path, store=store)
     assert "kind: manual" in shown.out
     assert "hydra_bash_completion" in hyperlane("-sc", "install=bash", cwd=tmp_path, store=store).out

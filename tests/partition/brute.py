@@ -28,24 +28,32 @@ def _of_order(goal: Goal, workers: tuple[int, ...]) -> float:
     total_C = problem.total.enter_W[workers[0]] + problem.total.leave_W[workers[-1]]
     total_C = total_C + sum(_stages(problem.total.stages, workers, starts, stops))
     busy = [_stages(b.stages, workers, starts, stops) for b in problem.bottlenecks]
-    best = np.inf
-    for options in itertools.product(range(problem.options), repeat=hops - 1):
-        links = [(o, workers[h], workers[h + 1]) for h, o in enumerate(options)]
-        value_C = total_C + sum(problem.total.link_OWW[link] for link in links)
-        slowest = []
-        for b, stages in zip(problem.bottlenecks, busy, strict=True):
-            parts = [np.full(len(starts), b.wire_OWW[link]) for link in links]
-            for hop, worker in enumerate(workers):
-                receives = b.decode_OW[options[hop - 1], worker] if hop else 0.0
-                sends = b.encode_OW[options[hop], worker] if hop < hops - 1 else 0.0
-                parts.append(stages[hop] + receives + sends)
-            slowest.append(np.max(parts, axis=0))
-        if isinstance(goal, Sum):
-            value_C = value_C + sum(w * s for w, s in zip(goal.weights, slowest, strict=True))
-        else:
-            value_C = np.maximum(value_C, slowest[0])
-        best = min(best, float(value_C.min()))
-    return best
+    options_KH = _all_options(problem.options, hops - 1)
+    ways = [(options_KH[:, h], workers[h], workers[h + 1]) for h in range(hops - 1)]
+    value_KC = sum((problem.total.link_OWW[way] for way in ways), np.zeros(len(options_KH)))[:, None] + total_C
+    slowest = []
+    for b, stages in zip(problem.bottlenecks, busy, strict=True):
+        wires_K = functools.reduce(np.maximum, (b.wire_OWW[way] for way in ways), np.full(len(options_KH), -np.inf))
+        most_KC = np.broadcast_to(wires_K[:, None], value_KC.shape)
+        for hop, worker in enumerate(workers):
+            coding_K = np.zeros(len(options_KH))
+            if hop:
+                coding_K = coding_K + b.decode_OW[options_KH[:, hop - 1], worker]
+            if hop < hops - 1:
+                coding_K = coding_K + b.encode_OW[options_KH[:, hop], worker]
+            most_KC = np.maximum(most_KC, stages[hop] + coding_K[:, None])
+        slowest.append(most_KC)
+    if isinstance(goal, Sum):
+        value_KC = value_KC + sum(w * s for w, s in zip(goal.weights, slowest, strict=True))
+    else:
+        value_KC = np.maximum(value_KC, slowest[0])
+    return float(value_KC.min())
+
+
+@functools.cache
+def _all_options(options: int, links: int) -> NDArray[np.intp]:
+    """[K, links] every choice of an option for each link."""
+    return np.array(list(itertools.product(range(options), repeat=links)), np.intp).reshape(options**links, links)
 
 
 @functools.cache

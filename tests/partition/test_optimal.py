@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hyperlane.artifacts import Cluster, LinkInfo, WorkerInfo
+from hyperlane.artifacts import HANDOFF_S, Cluster, LinkInfo, WorkerInfo
 from hyperlane.errors import PlanError
 from hyperlane.partition import Cut, Range
 from hyperlane.partition.knapsack import Knapsack
@@ -113,7 +113,7 @@ def test_throughput_spreads_layers_by_speed() -> None:
 
 def test_a_worker_behind_a_hopeless_link_is_left_out() -> None:
     slow = tuple(
-        LinkInfo(source=a, target=b, latency_s=2.0, bytes_per_s=1e4)
+        LinkInfo(source=a, target=b, latency_s=2.0, bytes_per_s=1e3)
         for a, b in (("a", "c"), ("c", "a"), ("b", "c"), ("c", "b"))
     )
     cluster = Cluster(workers=(worker("a", 1e10), worker("b", 1e10), worker("c", 1e10)), links=slow)
@@ -146,7 +146,7 @@ def test_a_prediction_adds_up() -> None:
     first, second = predicted.stages
     layers = layers_s(MODEL, cluster.workers[0].speeds[0], "decode", 1, workload.past)
     assert first.decode_s == pytest.approx(layers[:12].sum() + 1e-4)
-    assert first.wire_s == pytest.approx(0.01 + (4096 * 2 + 120) / 1e6)
+    assert first.wire_s == pytest.approx(0.01 + HANDOFF_S + (4096 * 2 + 120) / 1e6)
     assert predicted.compute_s == pytest.approx(first.decode_s + second.decode_s)
     assert predicted.step_s == pytest.approx(predicted.compute_s + predicted.wire_s)
     assert predicted.tokens_per_s == pytest.approx(1 / predicted.step_s)

@@ -1,6 +1,8 @@
 """Every strategy covers each layer once, in order, counts KV, and says what does not fit."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from hyperlane.artifacts import Cluster, ModelSpec, WorkerInfo
 from hyperlane.errors import PlanError
 from hyperlane.partition import Partition, Range, check_cover, place
+from hyperlane.partition.balanced import Balanced, balanced_bounds
 from hyperlane.partition.knapsack import Knapsack
 from hyperlane.partition.manual import Manual
 from hyperlane.partition.memory import Workload
@@ -64,6 +67,24 @@ def test_uniform_leaves_out_workers_beyond_the_layers() -> None:
     assert cut(Uniform(), model(2), cluster(500, 500, 500)) == [("w0", 0, 1), ("w1", 1, 2)]
 
 
+def test_balanced_counts_the_head() -> None:
+    smollm2 = replace(model(30), layer_products=(3_538_944,) * 30, head_products=28_311_552)
+    assert cut(Balanced(), smollm2, cluster(5000, 5000)) == [("w0", 0, 19), ("w1", 19, 30)]
+    assert cut(Balanced(), smollm2, cluster(5000, 5000, 5000)) == [("w0", 0, 13), ("w1", 13, 26), ("w2", 26, 30)]
+
+
+@given(layers=st.lists(st.integers(1, 9), min_size=1, max_size=9), head=st.integers(0, 30), parts=st.integers(1, 4))
+def test_no_cut_has_a_smaller_largest_part(layers: list[int], head: int, parts: int) -> None:
+    parts = min(parts, len(layers))
+
+    def largest(bounds: Sequence[int]) -> int:
+        sizes = [sum(layers[a:b]) for a, b in pairwise(bounds)]
+        return max([*sizes[:-1], sizes[-1] + head])
+
+    every = [(0, *inner, len(layers)) for inner in combinations(range(1, len(layers)), parts - 1)]
+    assert largest(balanced_bounds(layers, head, parts)) == min(map(largest, every))
+
+
 def test_knapsack_fills_the_largest_first_and_leaves_the_rest_out() -> None:
     assert cut(Knapsack(), model(8), cluster(60, 5000, 60)) == [("w1", 0, 8)]
 
@@ -93,7 +114,7 @@ def test_a_wrong_split_is_said(strategy: Partition, said: str) -> None:
         place(strategy, model(8), cluster(500, 500), WORKLOAD)
 
 
-@pytest.mark.parametrize("strategy", [Uniform(), Knapsack(), Manual(layers=[4, 4]), Optimal()])
+@pytest.mark.parametrize("strategy", [Balanced(), Uniform(), Knapsack(), Manual(layers=[4, 4]), Optimal()])
 def test_a_model_that_does_not_fit_says_need_and_have(strategy: Partition) -> None:
     with pytest.raises(PlanError, match=r"toy does not fit.*w0.*GiB.*w1.*GiB"):
         place(strategy, model(8), cluster(20, 20), WORKLOAD)

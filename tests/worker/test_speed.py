@@ -49,7 +49,7 @@ def probes(store: LayerStore) -> tuple[Probe, ...]:
             codecs=("raw", "h8"),
             codec_rows=(1, 16),
         )
-        for graph in probe_graphs(checkpoint, store, "float32", Int8())
+        for graph in probe_graphs(checkpoint, store, "float32", Int8(), operators=True, kv_bits=16)
     )
 
 
@@ -101,3 +101,17 @@ def test_probes_and_figures_survive_the_wire(probes: tuple[Probe, ...], tmp_path
     assert probe_from_message(probe_to_message(probes[0])) == probes[0]
     speed = measure_compute(probes[1], open_session, LayerStore(tmp_path), device="cpu", threads=1)
     assert compute_from_message(compute_to_message(speed)) == speed
+
+
+def test_steps_are_timed_beside_others(probes: tuple[Probe, ...], tmp_path: Path) -> None:
+    opened: list[Session] = []
+
+    def counted(path: Path, spec: ShardSpec) -> Session:
+        opened.append(open_session(path, spec))
+        return opened[-1]
+
+    crowded = replace(probes[1], codecs=(), codec_rows=(), at_once=2)
+    speed = measure_compute(crowded, counted, LayerStore(tmp_path), device="cpu", threads=1)
+    assert len(opened) == 2
+    assert all(0 < seconds < 5 for seconds in speed.seconds)
+    assert probe_from_message(probe_to_message(crowded)) == crowded
