@@ -10,6 +10,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.helper import get_attribute_value, make_node
 
 from hyperlane.model.fuse import DOMAIN
+from hyperlane.model.fuse_half import fuse_half
 from hyperlane.quantization.reference import BLOCK, TILE
 
 _MICROSOFT = "com.microsoft"
@@ -32,6 +33,8 @@ def lower(model: ModelProto, dtype: str) -> None:
             writer.attention(node)
         else:
             writer.candidates(node)
+    if dtype == "float16":
+        fuse_half(graph)
     kept = [opset for opset in model.opset_import if opset.domain not in (DOMAIN, _MICROSOFT)]
     del model.opset_import[:]
     model.opset_import.extend(kept)

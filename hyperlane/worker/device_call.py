@@ -72,6 +72,7 @@ class DeviceSide:
         self._numbers = itertools.count(1)
         self._reserved, self._in_bytes, self._out_bytes = 0, 0, 0
         self._memory: tuple[Any, Any] = (None, None)
+        self._in_type: np.dtype[Any] = np.dtype(np.float16)
         self._rows: DeviceRows | None = None
         self._result: DeviceRows | None = None
         self._staged: RowRing | None = None
@@ -98,10 +99,14 @@ class DeviceSide:
                 self._graphs = False
         return open_session(options)
 
-    def describe(self, hidden_in: tuple[int, Any] | None, hidden_out: tuple[int, Any] | None) -> None:
+    def describe(
+        self, hidden_in: "tuple[int, np.dtype[Any]] | None", hidden_out: "tuple[int, np.dtype[Any]] | None"
+    ) -> None:
         """Width and type of the hidden states at each end; None where there are none."""
-        for end, which in ((hidden_in, "_in_bytes"), (hidden_out, "_out_bytes")):
-            setattr(self, which, 0 if end is None else end[0] * np.dtype(end[1]).itemsize)
+        if hidden_in is not None:
+            self._in_type, self._in_bytes = hidden_in[1], hidden_in[0] * hidden_in[1].itemsize
+        if hidden_out is not None:
+            self._out_bytes = hidden_out[0] * hidden_out[1].itemsize
 
     @property
     def hidden_in(self) -> int:
@@ -194,7 +199,7 @@ class DeviceSide:
 
     def _sent(self, rows: NDArray[Any]) -> DeviceRows:
         """Rows that are on the host."""
-        values = np.ascontiguousarray(rows)
+        values = np.ascontiguousarray(rows, self._in_type)
         self._staged = self._staged or RowRing(self.gpu, RESULTS, self._in_bytes)
         sent = self._staged.take(len(values), values.shape[1], values.dtype)
         self.gpu.stream.wait(sent.read)
