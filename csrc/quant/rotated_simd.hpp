@@ -15,6 +15,7 @@ struct Simd {
   using I = typename V::I;  // W 32-bit integers
   static constexpr int W = V::W;
   static constexpr int N = static_cast<int>(kBlock) / W;  // registers a block
+  static constexpr int kAtOnce = W == 16 ? 2 : 1;         // blocks whose transforms run side by side
   using Path = TrellisPath<V>;
   using Levels = LevelSearch<V>;
 
@@ -136,17 +137,18 @@ struct Simd {
     }
   }
 
-  // Sorts, centres, scales and turns one block of a row.
+  // Sorts, centres, scales and turns a block of a row, or several whole ones.
+  template <int BLOCKS = 1>
   static void rotate(const Rotated& codec, const Block& block, const float* row, bool in_order, F inverse_rms,
                      F* v) {
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) {
+#pragma GCC unroll 16
+    for (int i = 0; i < BLOCKS * N; ++i) {
       const std::size_t at = block.start + static_cast<std::size_t>(i * W);
       const F value = in_order ? V::load(row + at) : V::gather(row, codec.order.data() + at);
       v[i] =
           V::mul(V::sub(V::mul(value, inverse_rms), V::load(&codec.mean[at])), V::load(&codec.forward[at]));
     }
-    if (block.size == kBlock) hadamard(v);
+    if (block.size == kBlock) hadamard<BLOCKS>(v);
   }
 
   static void write(const F* v, float* values) {
@@ -167,15 +169,26 @@ struct Simd {
     float *values = room, *gains = room + codec.mean.size(), *work = gains + count;
     if (codec.quantizer == Quantizer::trellis)
       return encode_trellis_row(codec, row, in_order, inverse_rms, room, scales, codes);
-    for (std::size_t b = 0; b < count; ++b) {
-      const Block& block = codec.blocks[b];
-      F v[N];
-      rotate(codec, block, row, in_order, V::set(inverse_rms), v);
-      write(v, values + block.start);
-      gains[b] = block.size == kBlock ? absmax(v) : 0;
-    }
+    const std::size_t whole = codec.width / kBlock;
+    std::size_t b = 0;
+    for (; b + kAtOnce <= whole; b += kAtOnce)
+      rotate_blocks<kAtOnce>(codec, codec.blocks[b], row, in_order, V::set(inverse_rms), values, gains + b);
+    for (; b < count; ++b)
+      rotate_blocks<1>(codec, codec.blocks[b], row, in_order, V::set(inverse_rms), values, gains + b);
     if (codec.quantizer == Quantizer::bytes) return encode_bytes_row(codec, values, scales, codes);
     return encode_levels_row(codec, values, gains, work, scales, codes);
+  }
+
+  template <int BLOCKS>
+  static void rotate_blocks(const Rotated& codec, const Block& block, const float* row, bool in_order,
+                            F inverse_rms, float* values, float* gains) {
+    F v[BLOCKS * N];
+    rotate<BLOCKS>(codec, block, row, in_order, inverse_rms, v);
+#pragma GCC unroll 2
+    for (int b = 0; b < BLOCKS; ++b) {
+      write(v + b * N, values + block.start + static_cast<std::size_t>(b) * kBlock);
+      gains[b] = block.size == kBlock ? absmax(v + b * N) : 0;
+    }
   }
 
   static bool encode_trellis_row(const Rotated& codec, const float* row, bool in_order, float inverse_rms,
@@ -305,9 +318,6 @@ struct Simd {
       return decode_trellis(codec, block, e4m3_step(*scales), codes, past, values);
     decode_block(codec, block, *scales++, codes, values);
   }
-
-  // Blocks whose transforms run side by side.
-  static constexpr int kAtOnce = W == 16 ? 2 : 1;
 
   template <int BLOCKS>
   static void decode_blocks(const Rotated& codec, const Block* block, const std::uint8_t*& scales,

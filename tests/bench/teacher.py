@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from hyperlane.model.assemble import assemble
 from hyperlane.model.export import export
 from hyperlane.model.source import Checkpoint, resolve
 from hyperlane.model.store import LayerStore
+from hyperlane.stages.cache import kv_bits
 from hyperlane.transport.calibrate import CALIBRATION_TEXT, kl_divergence
 from hyperlane.transport.frame import Run
+from hyperlane.worker.operators import operators_library
 from hyperlane.worker.session import Session
 from tests.bench.engines.ours import OVERRIDES
 
@@ -98,7 +101,8 @@ def shards(
     store = LayerStore(config.store.path)
     manifest = export(checkpoint, store, config.model.dtype.value, config.quantization)
     bounds = [manifest.layers * index // count for index in range(count + 1)]
-    graphs = [store.put(assemble(manifest, store, start, stop)) for start, stop in pairwise(bounds)]
+    make = partial(assemble, manifest, store, operators=operators_library() is not None, kv_bits=kv_bits(config, ()))
+    graphs = [store.put(make(start, stop)) for start, stop in pairwise(bounds)]
     opened = [Session(store.path(g.sha256), slots=slots, context=context, threads=1) for g in graphs]
     try:
         yield opened

@@ -31,8 +31,12 @@ ROWS, PREFILL, PROMPT, STEPS, CONTEXT = (1, 8, 16), 512, 16, 24, 640
 
 def run(args: Sequence[str]) -> list[Row]:
     options = _parse(args)
-    rows = [] if options.only == "speed" else [row for name in options.quantization for row in _quality(name)]
-    return rows if options.only == "quality" else rows + _speeds(options.quantization, options.repeat)
+    rows: list[Row] = []
+    if options.only != "speed":
+        rows += [row for name in options.quantization for row in _quality(name, options.overrides)]
+    if options.only != "quality":
+        rows += _speeds(options.quantization, options.repeat, options.overrides)
+    return rows
 
 
 def _parse(args: Sequence[str]) -> argparse.Namespace:
@@ -41,17 +45,18 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quantization", choices=choices, action="append", help="may repeat; all")
     parser.add_argument("--only", choices=("quality", "speed"))
     parser.add_argument("--repeat", type=int, default=5, help="turns of each choice")
+    parser.add_argument("overrides", nargs="*", help="behind --, such as generate.kv_cache=int8")
     options = parser.parse_args(args)
     options.quantization = options.quantization or choices
     return options
 
 
-def _config(name: str) -> Config:
-    return compose("smollm2_135m", [f"quantization={name}"])
+def _config(name: str, overrides: Sequence[str]) -> Config:
+    return compose("smollm2_135m", [f"quantization={name}", *overrides])
 
 
-def _quality(name: str) -> list[Row]:
-    config = _config(name)
+def _quality(name: str, overrides: Sequence[str]) -> list[Row]:
+    config = _config(name, overrides)
     exported = export(resolve(config.model.source), LayerStore(config.store.path), "float32", config.quantization)
     found = quality(config)
     print(f"{name}: agreement {found.agreement:.4f}", file=sys.stderr)
@@ -88,9 +93,9 @@ class _Timed:
         return [*steps, Row(what=f"{self.name} prefill {PREFILL}", value=PREFILL / prefill_s, unit="tok/s")]
 
 
-def _speeds(names: Sequence[str], repeat: int) -> list[Row]:
+def _speeds(names: Sequence[str], repeat: int, overrides: Sequence[str]) -> list[Row]:
     with ExitStack() as exits:
-        timed = [exits.enter_context(_open(name)) for name in names]
+        timed = [exits.enter_context(_open(name, overrides)) for name in names]
         for one in timed:
             one.turn()  # prepares each shape of call
             one.figures.clear()
@@ -101,8 +106,8 @@ def _speeds(names: Sequence[str], repeat: int) -> list[Row]:
 
 
 @contextmanager
-def _open(name: str) -> Iterator[_Timed]:
-    config = _config(name)
+def _open(name: str, overrides: Sequence[str]) -> Iterator[_Timed]:
+    config = _config(name, overrides)
     with shards(resolve(config.model.source), config, slots=max(ROWS), context=CONTEXT) as chain:
         yield _Timed(name, chain, {})
 
