@@ -11,6 +11,7 @@ from pathlib import Path
 from hyperlane.errors import ConfigError
 
 CHAT_STAGES = "stages=[discover,plan,export,deploy,chat]"
+DOCTOR_STAGES = "stages=[discover,doctor]"
 _MULTIRUN = ("-m", "--multirun")
 _VERBATIM = "prompt"
 
@@ -20,6 +21,8 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     words = list(arguments)
     if words[:1] == ["chat"]:
         words = [CHAT_STAGES, *words[1:]]
+    elif words[:1] == ["doctor"]:
+        words = [DOCTOR_STAGES, *words[1:]]
     multirun = any(word in _MULTIRUN for word in words)
     if multirun:  # argparse takes no flag between two overrides
         words = ["--multirun", *(word for word in words if word not in _MULTIRUN)]

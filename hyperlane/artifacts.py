@@ -122,6 +122,20 @@ class Cluster:
     turn_s: float = measured(default=TURN_S)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What is wrong with a worker or a link, and what to do."""
+
+    subject: str
+    problem: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkup:
+    findings: tuple[Finding, ...] = measured()
+
+
 # --- plan -------------------------------------------------------------------------------------------------------
 
 

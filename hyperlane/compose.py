@@ -56,6 +56,7 @@ class _Root:
     measure: Measure = Measure.auto
     explain: bool = False
     learn: bool = True
+    offer_above: float = 1.5
     minimize: Goal = Goal.token_s
     simulate: SimulatedLoad = field(default_factory=SimulatedLoad)
     generate: Generate = field(default_factory=Generate)

@@ -180,6 +180,7 @@ class Config:
     measure: Measure
     explain: bool
     learn: bool
+    offer_above: float
     minimize: Goal
     simulate: SimulatedLoad
     generate: Generate
@@ -218,6 +219,7 @@ def check(config: Config) -> None:
         "more than 0",
     )
     _require(transport.step_timeout_s > 0, "transport.step_timeout_s", transport.step_timeout_s, "more than 0")
+    _require(config.offer_above > 1, "offer_above", config.offer_above, "more than 1")
     load = config.simulate
     _require(load.requests >= 1, "simulate.requests", load.requests, "1 or more")
     _require(load.rate_per_s >= 0, "simulate.rate_per_s", load.rate_per_s, "0 (all at once) or more")

@@ -16,6 +16,7 @@ struct Simd {
   static constexpr int W = V::W;
   static constexpr int N = static_cast<int>(kBlock) / W;  // registers a block
   static constexpr int kAtOnce = W == 16 ? 2 : 1;         // blocks whose transforms run side by side
+  static constexpr int kDecodedAtOnce = W == 16 ? 4 : 1;  // where decoding them takes few registers
   using Path = TrellisPath<V>;
   using Levels = LevelSearch<V>;
 
@@ -79,10 +80,12 @@ struct Simd {
   }
 
   static void decode_nf4(const Codebook& book, float step, const std::uint8_t* codes, F* v) {
+    alignas(64) float levels[16];
+    for (int i = 0; i < 16; i += W) V::store(levels + i, V::mul(V::load(book.levels + i), V::set(step)));
     I code[N];
     V::template load_planes<4>(codes, code);
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) v[i] = V::mul(V::template lookup<16>(book.levels, code[i]), V::set(step));
+    for (int i = 0; i < N; ++i) v[i] = V::template lookup<16>(levels, code[i]);
   }
 
   static void decode_bytes(float step, const std::uint8_t* codes, F* v) {
@@ -324,7 +327,7 @@ struct Simd {
                             const std::uint8_t*& codes, std::uint64_t& past, F factor, float* values,
                             half_bits* halves) {
     F v[BLOCKS * N];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int b = 0; b < BLOCKS; ++b) {
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) v[b * N + i] = V::set(0);
@@ -332,7 +335,7 @@ struct Simd {
       codes += block[b].code_bytes;
     }
     hadamard<BLOCKS>(v);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int b = 0; b < BLOCKS; ++b) finish(codec, block[b], v + b * N, factor, values, halves);
   }
 
@@ -357,6 +360,8 @@ struct Simd {
     std::uint64_t past = 0;
     const std::size_t whole = codec.width / kBlock;
     std::size_t b = 0;
+    for (; codec.quantizer != Quantizer::trellis && b + kDecodedAtOnce <= whole; b += kDecodedAtOnce)
+      decode_blocks<kDecodedAtOnce>(codec, &codec.blocks[b], scales, codes, past, factor, values, halves);
     for (; b + kAtOnce <= whole; b += kAtOnce)
       decode_blocks<kAtOnce>(codec, &codec.blocks[b], scales, codes, past, factor, values, halves);
     for (; b < whole; ++b)

@@ -8,6 +8,7 @@ from hyperlane.artifacts import HANDOFF_S, Accuracy, Cluster, ModelSpec, WorkerI
 _TRUST = 0.5  # how far one run moves what is known; the first one counts whole
 _MOST = 3.0  # times slower or quicker: more is an accident
 _LEAST_STEPS = 8  # of decode
+_MOST_HANDOFF_S = 5 * HANDOFF_S  # more is other work that ran beside the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,4 +80,4 @@ def _handoff_s(cluster: Cluster, accuracy: Accuracy, hops: int) -> float | None:
         return None
     predicted_s = accuracy.step_predicted_s - accuracy.compute_predicted_s
     measured_s = accuracy.step_measured_s - accuracy.compute_measured_s
-    return min(max(cluster.handoff_s + (measured_s - predicted_s) / (hops + 1), HANDOFF_S / 10), 20 * HANDOFF_S)
+    return min(max(cluster.handoff_s + (measured_s - predicted_s) / (hops + 1), HANDOFF_S / 10), _MOST_HANDOFF_S)

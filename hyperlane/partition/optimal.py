@@ -108,6 +108,14 @@ class Placing:
         hops = len(chain.workers)
         return min(goal.value(chain) for goal in self.goals(True, [hops]))
 
+    def chain_of(self, ranges: Sequence[Range]) -> Chain:
+        """With the quickest option of each link for a lone row."""
+        index = {worker.name: i for i, worker in enumerate(self.cluster.workers)}
+        workers = tuple(index[item.worker] for item in ranges)
+        link_OWW = self._decode(1).total.link_OWW
+        options = tuple(int(link_OWW[:, a, b].argmin()) for a, b in itertools.pairwise(workers))
+        return Chain(workers, tuple(item.stop for item in ranges), options)
+
     def goals(self, exact: bool, hops: Sequence[int] | None = None) -> list[Goal]:
         """For each of `hops` if exact, else by the rows that a lane gets, with the bound of all such chains."""
         settings, weights = self.settings, self.settings.weights

@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from hyperlane.artifacts import Cluster, Deployment, Generation, Manifest, Plan, Simulation
-from hyperlane.stages import chat, deploy, discover, export, generate, plan, simulate
+from hyperlane.artifacts import Checkup, Cluster, Deployment, Generation, Manifest, Plan, Simulation
+from hyperlane.stages import chat, deploy, discover, doctor, export, generate, plan, simulate
 from hyperlane.stages.context import Context
 
 __all__ = ["STAGES", "Context", "Stage"]
@@ -38,6 +38,16 @@ STAGES: Mapping[str, Stage] = {
             reads=("cluster",),
             run=discover.run,
             show=discover.show,
+            always=True,
+        ),
+        Stage(
+            name="doctor",
+            file="checkup.json",
+            kind=Checkup,
+            needs=("discover",),
+            reads=("model", "quantization", "partition", *_ROOM),
+            run=doctor.run,
+            show=doctor.show,
             always=True,
         ),
         Stage(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import trio
 from rich.console import Console
 
-from hyperlane.artifacts import Cluster, Deployment, Generation, Manifest, Plan, Simulation
+from hyperlane.artifacts import Checkup, Cluster, Deployment, Generation, Manifest, Plan, Simulation
 from hyperlane.cluster.interfaces import is_loopback
 from hyperlane.cluster.source import Finder, Surroundings
 from hyperlane.config import Config
@@ -132,6 +132,10 @@ class Context:
     @property
     def deployment(self) -> Deployment:
         return cast(Deployment, self.artifacts["deploy"])
+
+    @property
+    def checkup(self) -> Checkup:
+        return cast(Checkup, self.artifacts["doctor"])
 
     @property
     def simulation(self) -> Simulation:

@@ -1,6 +1,7 @@
 """generate: the prompts through the deployed chain; text streams to the terminal, tokens go to generation.json."""
 
 import gc
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,12 +28,15 @@ from hyperlane.stages.context import Context
 from hyperlane.stages.drafting import speculation
 from hyperlane.stages.learning import learn
 from hyperlane.stages.links import link_options
+from hyperlane.stages.offer import offer
 from hyperlane.timeline.plot import draw_timeline
 from hyperlane.timeline.timeline import Timeline, busy_shares, step_times
 from hyperlane.timeline.trace import trace
 
 if TYPE_CHECKING:
     from hyperlane.generate.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 
 async def run(context: Context) -> Generation:
@@ -75,6 +79,8 @@ def _accuracy(context: Context, generation: Generation) -> Accuracy | None:
     if plan.predicted is None or not plan.predicted.measured:
         return None
     accuracy = compare(plan.model, context.cluster, context.deployment, generation, config)
+    if accuracy is not None and (said := offer(plan, context.cluster, accuracy, config)) is not None:
+        log.warning("%s", said)
     if accuracy is not None and config.learn:
         learn(context.cluster, plan.model, accuracy, config)
     return accuracy

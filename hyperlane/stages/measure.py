@@ -32,7 +32,8 @@ def wanted(config: Config) -> bool:
     if isinstance(config.cluster, Simulated):
         return False
     if config.measure is Measure.auto:
-        return isinstance(config.partition, Optimal) and set(config.stages) != {"discover"}
+        planned = isinstance(config.partition, Optimal) and set(config.stages) != {"discover"}
+        return planned or "doctor" in config.stages
     return config.measure is Measure.always
 
 

@@ -3,7 +3,6 @@
 import trio
 
 from hyperlane.artifacts import Plan, Prediction
-from hyperlane.config import Config
 from hyperlane.generate.scheduler import check_length
 from hyperlane.partition import count, cut
 from hyperlane.partition.explain import explain
@@ -14,8 +13,7 @@ from hyperlane.stages.cache import kv_bits
 from hyperlane.stages.context import Context
 from hyperlane.stages.generate import encode
 from hyperlane.stages.picture import draw_plan
-from hyperlane.stages.selftest import AUTO
-from hyperlane.transport.phases import EXACT_FIRST
+from hyperlane.stages.workload import workload_of
 
 
 async def run(context: Context) -> Plan:
@@ -55,21 +53,6 @@ def describe(predicted: Prediction) -> str:
         f"predicted {1e3 * predicted.step_s:.3g} ms a token ({1e3 * predicted.compute_s:.3g} compute, "
         f"{1e3 * predicted.wire_s:.3g} wire), first of {predicted.prompt_tokens} after {predicted.ttft_s:.3g} s, "
         f"{predicted.tokens_per_s:.3g} tokens/s with {predicted.lanes} full lanes; {predicted.binds} binds"
-    )
-
-
-def workload_of(config: Config, max_positions: int, prompt_tokens: int) -> Workload:
-    """What the configuration asks of a chain; a prompt of 0 tokens is not known yet, and taken as one chunk."""
-    generate, codec = config.generate, config.transport.codec.name
-    context = min(generate.context, max_positions)
-    chunk = min(generate.prefill_chunk, generate.context)
-    return Workload(
-        slots=generate.slots,
-        context=context,
-        prefill_chunk=chunk,
-        lanes=generate.lanes,
-        prompt_tokens=prompt_tokens or min(chunk, context),
-        codecs=EXACT_FIRST if codec == AUTO else (codec,),
     )
 
 

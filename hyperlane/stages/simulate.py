@@ -15,7 +15,7 @@ from hyperlane.partition.memory import Workload
 from hyperlane.partition.predict import chain_costs, predict
 from hyperlane.simulate.serve import Replica, Request, Served, Simulated, simulate
 from hyperlane.stages.context import Context
-from hyperlane.stages.plan import workload_of
+from hyperlane.stages.workload import workload_of
 
 
 async def run(context: Context) -> Simulation:

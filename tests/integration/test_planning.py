@@ -58,3 +58,13 @@ def test_machines_that_do_not_exist_can_be_planned_with(store: Path, tmp_path: P
     assert len(done.artifact("discover", "cluster.json")["workers"]) == 4
     refused = hyperlane(*common, cwd=tmp_path, store=store)
     assert "cluster=simulated has no machines to run on; give stages=[discover,plan,simulate]" in error_of(refused)
+
+
+def test_the_doctor_looks_at_workers_links_and_the_model(store: Path, tmp_path: Path) -> None:
+    done = hyperlane(
+        "doctor", "model=tiny", "generate.context=128", "partition.reserve=0.999999", cwd=tmp_path, store=store
+    )
+    findings = done.artifact("doctor", "checkup.json")["findings"]
+    assert any("does not fit" in one["problem"] for one in findings)
+    assert "local-0 -> local-1" in done.out
+    assert "does not fit" in done.out

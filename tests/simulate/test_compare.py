@@ -106,7 +106,7 @@ def test_a_run_that_went_as_predicted() -> None:
 
 
 def test_the_next_prediction_knows_what_the_run_took() -> None:
-    run = generation(1.5, wire_s=0.001)
+    run = generation(1.5, wire_s=0.0004)
     before = accuracy(run)
     known = learnt(CLUSTER, {}, before)
     assert (known["a"].decode, known["b"].decode) == pytest.approx((1.0, 1.5))

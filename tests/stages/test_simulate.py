@@ -9,8 +9,8 @@ from hyperlane.config import Config
 from hyperlane.errors import ConfigError, PlanError
 from hyperlane.partition import count, cut
 from hyperlane.partition.predict import predict
-from hyperlane.stages.plan import workload_of
 from hyperlane.stages.simulate import simulated
+from hyperlane.stages.workload import workload_of
 from tests.partition.clusters import racks, shapes
 
 MODEL = shapes(24, 4096, 2e8)
