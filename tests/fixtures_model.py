@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,12 @@ class Exported:
         graph = self.store.put(content)
         return Session(self.store.path(graph.sha256), slots=slots, context=context, threads=1)
 
-    def chain(self, *bounds: int, slots: int = 4, context: int = 64, kv_bits: int = 32) -> "Chain":
+    def chain(
+        self, *bounds: int, slots: int = 4, context: int = 64, operators: bool = True, kv_bits: int = 32
+    ) -> "Chain":
         """Shards between these bounds, from 0 to the number of layers."""
-        room = {"slots": slots, "context": context, "kv_bits": kv_bits}
-        return Chain([self.session(a, b, **room) for a, b in itertools.pairwise(bounds)])
+        make = partial(self.session, slots=slots, context=context, operators=operators, kv_bits=kv_bits)
+        return Chain([make(a, b) for a, b in itertools.pairwise(bounds)])
 
 
 @dataclass(frozen=True)

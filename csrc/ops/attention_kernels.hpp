@@ -91,13 +91,15 @@ HYPERLANE_LANES_CALL void score(Tiles<Kind> keys, const Queries& queries, int64_
     score_tiles<Kind, kQueries, 1>(keys, queries.q, tile, queries.weights, queries.stride);
 }
 
-// Scores at positions start to stop become e^(score - largest); returns their sum.
+// Scores at positions start to stop become e^(score - largest); returns their sum, a NaN where a score is not
+// finite.
 HYPERLANE_LANES_CALL float soften(float* scores, int64_t start, int64_t stop, float softcap) {
   const Lanes lowest = Lanes::all(-std::numeric_limits<float>::infinity());
   const int64_t first = start / kPositions * kPositions;
-  Lanes largest = lowest;
+  Lanes largest = lowest, broken = Lanes::all(0.0f);
   for (int64_t t = first; t < stop; t += kPositions) {
     Lanes x = Lanes::load(scores + t, kPositions);
+    broken = Lanes::fma(Lanes::keep(x, start - t, stop - t, Lanes::all(0.0f)), Lanes::all(0.0f), broken);
     if (softcap > 0) {  // softcap * tanh(x / softcap), and tanh(y) = 1 - 2 / (e^(2 y) + 1)
       const Lanes e = exponential_lanes(Lanes::mul(x, Lanes::all(2.0f / softcap)));
       const Lanes tanh =
@@ -116,7 +118,7 @@ HYPERLANE_LANES_CALL float soften(float* scores, int64_t start, int64_t stop, fl
     sum = Lanes::add(sum, kept);
     Lanes::store(kept, scores + t, kPositions);
   }
-  return Lanes::sum(sum);
+  return Lanes::sum(sum) + Lanes::sum(broken);
 }
 
 // out[m][first .. ] += weights[m][t] * value[t][first ..] for positions start to stop; kVectors vectors of

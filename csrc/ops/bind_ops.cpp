@@ -89,6 +89,11 @@ Array<float> attention(const Array<float>& q, const Array<float>& k, const Array
     layer.rotary = 2 * cos->shape(1), layer.cos = cos->data(), layer.sin = pointer(sin);
     layer.rotary_rows = rotary_rows.data();
   }
+  if (keys.ndim() != 4 || values.size() != keys.size() || layer.length % kPositions ||
+      keys.shape(3) != position_bytes(layer.kind, layer.head_dim) || positions.size() != q.shape(0) ||
+      slots.size() != q.shape(0) || k.size() != q.shape(0) * layer.kv_heads * layer.head_dim ||
+      v.size() != k.size())
+    throw std::invalid_argument("attention: rows and cache do not fit each other");
   Array<float> out({q.shape(0), q.shape(1)});
   layer.run(q.data(), k.data(), v.data(), slots.data(), positions.data(), q.shape(0), keys.mutable_data(),
             values.mutable_data(), out.mutable_data(), isa.empty() ? best_ops_isa() : choose_isa(isa),

@@ -155,6 +155,7 @@ class AttentionKernel {
     layer_.scale = runtime_.real(info, "scale");
     layer_.window = runtime_.integer(info, "window");
     layer_.softcap = runtime_.real(info, "softcap");
+    if (layer_.heads < 1 || layer_.kv_heads < 1) throw std::invalid_argument("Attention: there are no heads");
   }
 
   void compute(KernelContext* context) const {
@@ -163,6 +164,12 @@ class AttentionKernel {
     Attention layer = layer_;
     layer.head_dim = shape.dims[shape.rank - 1] / layer.heads;
     layer.slots = cache.dims[0], layer.length = cache.dims[2];
+    if (shape.dims[shape.rank - 1] % layer.heads || layer.heads % layer.kv_heads ||
+        count(context, 1) != shape.rows() * layer.kv_heads * layer.head_dim ||
+        count(context, 2) != count(context, 1) || count(context, 5) != shape.rows() ||
+        count(context, 6) != shape.rows() || count(context, 3) != count(context, 4))
+      throw std::invalid_argument(
+          "Attention: queries, keys, values, positions and slots are not of the same rows");
     if (cache.rank != 4 || layer.length % kPositions || cache.dims[1] != layer.kv_heads ||
         cache.dims[3] != position_bytes(layer.kind, layer.head_dim))
       throw std::invalid_argument("Attention: the cache does not have the shape of its kind");
@@ -171,7 +178,13 @@ class AttentionKernel {
       layer.rotary = 2 * table.dims[table.rank - 1];
       layer.cos = runtime_.data<const float>(cos);
       layer.sin = runtime_.data<const float>(runtime_.input(context, 8));
-      layer.rotary_rows = runtime_.data<const int64_t>(runtime_.input(context, 9));
+      layer.rotary_rows = integers(context, 9);
+      const int64_t tables = count(context, 7) / std::max<int64_t>(1, layer.rotary / 2);
+      const bool fits = layer.sin && layer.rotary_rows && count(context, 8) == count(context, 7) &&
+                        count(context, 9) == shape.rows() && layer.rotary <= layer.head_dim;
+      const auto outside = [&](int64_t row) { return row < 0 || row >= tables; };
+      if (!fits || std::any_of(layer.rotary_rows, layer.rotary_rows + shape.rows(), outside))
+        throw std::invalid_argument("Attention: the rotary tables do not fit the rows");
     }
     uint8_t* caches[2];
     for (size_t i = 0; i < 2; ++i) {
@@ -188,6 +201,12 @@ class AttentionKernel {
   }
 
  private:
+  int64_t count(const KernelContext* context, size_t i) const {  // of a tensor's elements
+    const Value* value = runtime_.input(context, i);
+    if (value == nullptr) return 0;
+    const Shape shape = shape_of(runtime_, value);
+    return shape.rank ? shape.rows() * shape.dims[shape.rank - 1] : 1;
+  }
   const float* floats(const KernelContext* context, size_t i) const {
     return runtime_.data<const float>(runtime_.input(context, i));
   }

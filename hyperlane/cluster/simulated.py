@@ -8,6 +8,7 @@ from hyperlane.artifacts import Cluster, LinkInfo, WorkerInfo
 from hyperlane.cluster.source import Surroundings
 from hyperlane.errors import ConfigError
 from hyperlane.partition.rates import speed_of_rates
+from hyperlane.worker.operators import OPERATORS_VERSION
 
 _STORED = ("none", "int8", "int4")
 
@@ -91,6 +92,7 @@ def _worker(machine: Machine, index: int, round_trip_s: float) -> WorkerInfo:
     return WorkerInfo(
         name=name,
         device=machine.device,
+        operators=OPERATORS_VERSION if machine.device == "cpu" else 0,
         memory_total_bytes=memory_bytes,
         memory_free_bytes=memory_bytes,
         control_address="127.0.0.1:1",

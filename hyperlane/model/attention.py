@@ -36,10 +36,24 @@ class Attention:
     softcap: float = 0.0
 
     def attend(
-        self, q_RN: F32, k_RM: F32, v_RM: F32, keys: Bytes, values: Bytes, positions_R: Integers, slots_R: Integers
+        self,
+        q_RN: F32,
+        k_RM: F32,
+        v_RM: F32,
+        keys: Bytes,
+        values: Bytes,
+        positions_R: Integers,
+        slots_R: Integers,
+        turn: tuple[F32, F32] | None = None,
     ) -> F32:
-        """Rows [R, heads * head_dim] of attention; `keys` and `values` are written to."""
+        """Rows [R, heads * head_dim] of attention; `keys` and `values` are written to.
+
+        turn: cosines and sines [R, up to head_dim / 2] by which queries and keys are rotated first, in halves.
+        A row that sees a score that is not finite becomes NaN.
+        """
         rows, D = len(q_RN), q_RN.shape[1] // self.heads
+        if turn is not None:
+            q_RN, k_RM = _rotated(q_RN, *turn, D), _rotated(k_RM, *turn, D)
         for r in range(rows):
             for g in range(self.kv_heads):
                 place = (slots_R[r], g, positions_R[r])
@@ -63,6 +77,8 @@ class Attention:
         for d in range(D):
             scores = _fma(query_D[d], keys_DT[d], scores)
         scores = scores * key_scales
+        if not np.isfinite(scores[start:stop]).all():
+            return np.full(D, np.nan, np.float32)
         if self.softcap:
             e = exponential(scores * np.float32(np.float32(2) / np.float32(self.softcap)))
             scores = (np.float32(1) - np.float32(2) / (e + np.float32(1))) * np.float32(self.softcap)
@@ -123,6 +139,21 @@ def _scale(largest: np.float32) -> np.float32:
     return np.float32(largest / np.float32(127)) if largest >= SMALLEST else np.float32(0)
 
 
+def _rotated(rows_RN: F32, cos_RH: F32, sin_RH: F32, D: int) -> F32:
+    """Element i of a head with element i + H; what is behind 2 H stays."""
+    heads, H = rows_RN.reshape(len(rows_RN), -1, D), cos_RH.shape[1]
+    low, high, cos, sin = heads[..., :H], heads[..., H : 2 * H], cos_RH[:, None], sin_RH[:, None]
+    turned = np.concatenate([low * cos - high * sin, high * cos + low * sin, heads[..., 2 * H :]], axis=2)
+    return turned.reshape(rows_RN.shape)
+
+
 def _fma(a: np.float32, b: F32, c: F32) -> F32:
-    """a * b + c, rounded once: a product of two FP32 is exact in FP64."""
-    return (np.float64(a) * b.astype(np.float64) + c.astype(np.float64)).astype(np.float32)
+    """a * b + c, rounded once: in FP64 the product is exact, and the sum is rounded to odd before it becomes FP32."""
+    product, c_64 = np.float64(a) * b.astype(np.float64), c.astype(np.float64)
+    total = product + c_64
+    with np.errstate(invalid="ignore"):
+        back = total - product
+        error = (product - (total - back)) + (c_64 - back)
+        even = (total.view(np.int64) & 1) == 0
+        odd = np.where((error != 0) & np.isfinite(error) & even, np.nextafter(total, np.copysign(np.inf, error)), total)
+    return odd.astype(np.float32)

@@ -22,12 +22,15 @@ from hyperlane.model.source import Checkpoint
 from hyperlane.model.store import LayerStore
 from hyperlane.model.weights.random import Random
 from hyperlane.quantization import Quantization
+from hyperlane.quantization.int8 import Int8
 from hyperlane.quantization.none import NoQuantization
 from hyperlane.transport.frame import Run
 from hyperlane.worker.gpu import on_host
+from hyperlane.worker.operators import operators_library
 from hyperlane.worker.session import Session
 
 TOLERANCE = 1e-4  # of the largest logit; FP32 kernels that sum in another order stay well below
+FUSED_TOLERANCE = 1e-2  # between quantized logits with our operators and without; a wrong fusion is off by a half
 _WINDOW = 8  # a sliding window is made this small, so that a short text reaches beyond it
 _STEPS = (11, 2, 6, 1, 1, 1, 1, 1)  # prefill in chunks, then decode
 
@@ -40,6 +43,13 @@ def refuse_unless_exact(checkpoint: Checkpoint) -> None:
             f"{checkpoint.config.model_type} is not among the tested families, and its exported logits differ "
             f"from Hugging Face's by {difference:.2g} of the largest (allowed: {TOLERANCE:g}); it cannot be used"
         )
+    fused, *lowered = differences_from_hf(checkpoint, Int8(), _variants())
+    if any(not abs(fused - other) < FUSED_TOLERANCE for other in lowered):
+        raise ModelError(
+            f"{checkpoint.config.model_type} is not among the tested families, and its quantized logits differ from "
+            f"Hugging Face's by {fused:.2g} of the largest with our operators and {lowered[0]:.2g} without; "
+            "use quantization=none"
+        )
 
 
 def difference_from_hf(checkpoint: Checkpoint) -> float:
@@ -47,7 +57,12 @@ def difference_from_hf(checkpoint: Checkpoint) -> float:
 
     The model is cut to one layer of each kind, at least two, with seeded weights.
     """
-    return differences_from_hf(checkpoint, NoQuantization(), (False,))[0]
+    return max(differences_from_hf(checkpoint, NoQuantization(), _variants()))
+
+
+def _variants() -> tuple[bool, ...]:
+    """With our own operators, where this machine has them, and without."""
+    return (False,) if operators_library() is None else (True, False)
 
 
 def differences_from_hf(

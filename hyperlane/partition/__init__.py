@@ -107,7 +107,8 @@ def _check_fit(placements: Sequence[Placement], model: ModelSpec, cluster: Clust
     )
     raise PlanError(
         f"{model.source} does not fit: {shares} (weights + KV + activations against free memory less "
-        f"partition.reserve={reserve:g}); add workers, or lower quantization, generate.slots or generate.context"
+        f"partition.reserve={reserve:g}); add workers, take partition=knapsack, which fills the "
+        "largest first, or lower quantization, generate.slots or generate.context"
     )
 
 

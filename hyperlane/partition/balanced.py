@@ -24,7 +24,7 @@ class Balanced:
 
 
 def balanced_bounds(layers: Sequence[int], head: int, parts: int) -> list[int]:
-    """Where to cut such that the largest part is smallest, then the parts' squares; none is empty."""
+    """Where to cut such that the largest part is smallest, and the others are near each other; none is empty."""
     total = [0, *accumulate(layers)]
     best = {0: (0, 0, [0])}  # stop -> largest part, sum of squares, bounds
     for part in range(1, parts + 1):

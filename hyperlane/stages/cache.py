@@ -20,7 +20,20 @@ def kv_bits(config: Config, workers: Sequence[WorkerInfo]) -> int:
         return 16
     if not have_operators(workers):
         return 32
-    chosen = config.generate.kv_cache
-    if chosen is KvCache.auto:
-        chosen = KvCache.float32 if config.quantization.name == "none" else KvCache.float16
-    return _BITS[chosen]
+    return _BITS[_chosen(config)]
+
+
+def unmet(config: Config, workers: Sequence[WorkerInfo], bits: int) -> str | None:
+    """Why caches are not as asked for; None where they are."""
+    asked = config.generate.kv_cache
+    if asked is KvCache.auto or _BITS[asked] == bits:
+        return None
+    without = [worker.name for worker in workers if worker.operators != OPERATORS_VERSION]
+    why = f"{', '.join(without)} cannot" if without else f"model.dtype={config.model.dtype.value} decides"
+    return f"keys and values are held in {bits} bits, not generate.kv_cache={asked.value}: {why}"
+
+
+def _chosen(config: Config) -> KvCache:
+    if config.generate.kv_cache is not KvCache.auto:
+        return config.generate.kv_cache
+    return KvCache.float32 if config.quantization.name == "none" else KvCache.float16

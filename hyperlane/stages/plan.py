@@ -9,7 +9,7 @@ from hyperlane.partition.explain import explain
 from hyperlane.partition.memory import Workload
 from hyperlane.partition.optimal import Optimal
 from hyperlane.partition.predict import predict
-from hyperlane.stages.cache import kv_bits
+from hyperlane.stages.cache import kv_bits, unmet
 from hyperlane.stages.context import Context
 from hyperlane.stages.generate import encode
 from hyperlane.stages.picture import draw_plan
@@ -85,6 +85,9 @@ def show(context: Context) -> None:
         f"{p.worker} {p.start}:{p.stop} ({p.memory_bytes / 2**30:.2f} GiB)" for p in context.plan.placements
     )
     context.console.print(f"plan: {context.plan.partition}: {ranges}")
+    workers = context.cluster.workers
+    if (why := unmet(context.config, workers, context.plan.model.kv_bits)) is not None:
+        context.console.print(f"plan: {why}")
     predicted = context.plan.predicted
     if predicted is not None and predicted.measured:
         context.console.print(f"plan: {describe(predicted)}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hyperlane.transport.frame import Run, row_positions
 
 _KEPT = 64  # shapes of call that stay prepared
-_KEPT_ROWS = 64  # of more rows, a call's own memory outweighs what preparing it takes
+_KEPT_ROWS = 64  # of more rows, or of whole rows of logits, a call's memory outweighs what preparing it takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +58,10 @@ class RaggedCalls:
         return {name: array[0].copy() if name == "hidden_out" else array.copy() for name, array in call.outputs.items()}
 
     def _prepared(self, rows: int, wanted: int, outputs: Mapping[str, tuple[type[np.generic], int | None]]) -> "_Call":
-        key = (rows, wanted, len(outputs))
-        call = self._calls.pop(key, None) or self._new_call(rows, wanted, outputs)
-        if rows <= _KEPT_ROWS:
+        key = (rows, wanted)
+        call = None if "logits" in outputs else self._calls.pop(key, None)
+        call = call or self._new_call(rows, wanted, outputs)
+        if rows <= _KEPT_ROWS and "logits" not in outputs:
             self._calls[key] = call
             if len(self._calls) > _KEPT:
                 self._calls.popitem(last=False)

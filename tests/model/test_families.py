@@ -52,7 +52,7 @@ def test_chained_shards_give_the_logits_of_hf(model_type: str) -> None:
     assert difference_from_hf(checkpoint) < TOLERANCE
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gpt_neox", "qwen2", "qwen3", "phi3", "gemma2"])
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_shards_in_int8_stay_near_hf_with_operators_and_without(model_type: str) -> None:
     """Wrongly fused, a part gives logits that are off by a half and more."""
     sizes = {"intermediate_size": 88, "vocab_size": 131}  # neither whole blocks nor whole tiles

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hyperlane import _native
-from hyperlane.model.attention import POSITIONS, Attention, Bytes, new_cache
+from hyperlane.model.attention import POSITIONS, Attention, Bytes, _fma, new_cache
 
 ISAS = tuple(_native.isas())
 KINDS = (32, 16, 8)
@@ -145,35 +145,37 @@ def test_what_no_row_may_see_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_halves_are_rotated(isa: str) -> None:
-    case = Case(6, layer(), 16, [(0, 5, 4)])
-    angles = np.random.default_rng(7).normal(size=(4, 6)).astype(np.float32)
-    cos, sin = np.cos(angles), np.sin(angles)
-    keys, values = case.keys.copy(), case.values.copy()
-    a = case.layer
-    q, k, v = case.rows
-    found = _native.attention(
-        q,
-        k,
-        v,
-        keys,
-        values,
-        case.positions,
-        case.slots,
-        heads=a.heads,
-        bits=32,
-        scale=a.scale,
-        cos=cos,
-        sin=sin,
-        isa=isa,
-    )
-    for rows, heads in ((q, 6), (k, 2)):
-        halves = rows.reshape(4, heads, 16)
-        low, high = halves[..., :6].copy(), halves[..., 6:12].copy()
-        halves[..., :6] = low * cos[:, None] - high * sin[:, None]
-        halves[..., 6:12] = high * cos[:, None] + low * sin[:, None]
-    expected, *_ = case.run(isa)
+@pytest.mark.parametrize("bits", KINDS)
+def test_halves_are_rotated_first(isa: str, bits: int) -> None:
+    case = Case(6, layer(bits=bits), 16, [(0, 5, 4), (1, 0, 2)])
+    angles = np.random.default_rng(7).normal(size=(6, 6)).astype(np.float32)
+    turn = np.cos(angles), np.sin(angles)
+    keys, values, a = case.keys.copy(), case.values.copy(), case.layer
+    expected = a.attend(*case.rows, keys, values, case.positions, case.slots, turn)
+    given = (*case.rows, case.keys, case.values, case.positions, case.slots)
+    found = _native.attention(*given, heads=a.heads, bits=bits, scale=a.scale, cos=turn[0], sin=turn[1], isa=isa)
     np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(case.keys, keys)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("softcap", [0.0, 5.0])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_that_sees_what_is_not_finite_is_nan(isa: str, softcap: float, bad: float) -> None:
+    case = Case(9, layer(softcap=softcap), 16, [(0, 0, 20)])
+    case.rows[1][17, 3] = bad  # a key of the first head of two
+    found, *_ = case.run(isa)
+    expected, *_ = case.reference()
+    np.testing.assert_array_equal(found, expected)
+    assert np.isnan(found[17:, : 3 * 16]).all()
+    assert np.isfinite(found[:17]).all()
+    assert np.isfinite(found[:, 3 * 16 :]).all()
+
+
+def test_the_references_sums_are_fused() -> None:
+    a, b = np.float32((1 + 2**-23) * 2**-12), np.float32((1 - 2**-23) * 2**-12)
+    fused = _fma(a, np.array([b]), np.array([1 + 2**-23], np.float32))
+    assert fused[0] == np.float32(1 + 2**-23)  # rounded twice it would be the next one
 
 
 def test_a_place_outside_is_refused() -> None:

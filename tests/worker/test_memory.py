@@ -37,14 +37,14 @@ def step(session, count):
     session.run([Run(0, 1, 0, count)], np.zeros(count, np.int64))
 
 graph = Path(sys.argv[1])
-session = Session(graph, slots=1, context=500, threads=1)
+session = Session(graph, slots=1, context=1500, threads=1)
 tried(lambda: step(session, 4))
 limit(64 << 20)
-tried(lambda: Session(graph, slots=1000, context=500, threads=1))
+tried(lambda: Session(graph, slots=1000, context=1500, threads=1))
 limit(1 << 18)
-tried(lambda: step(session, 500))
-limit(64 << 20)
-tried(lambda: step(session, 500))
+tried(lambda: step(session, 1500))
+limit(512 << 20)
+tried(lambda: step(session, 1500))
 """
 
 
@@ -55,8 +55,8 @@ def test_a_process_without_memory_goes_on(tiny: Exported) -> None:
         command, check=True, capture_output=True, text=True, timeout=100
     ).stdout.splitlines()
     assert (first, last) == ("ok", "ok")
-    assert cache.startswith("keys and values of 1000 slots of 500 tokens need 489.3 MiB; lower generate.slots or")
-    assert long_step.startswith("a step of 500 rows ran out of memory")
+    assert cache.startswith("keys and values of 1000 slots of 1500 tokens need 1.4 GiB; lower generate.slots or")
+    assert long_step.startswith("a step of 1500 rows ran out of memory")
     assert long_step.endswith("; lower generate.prefill_chunk, generate.slots or generate.context")
 
 
