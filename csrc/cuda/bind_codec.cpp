@@ -89,27 +89,45 @@ void bind_codecs(py::module_& module) {
       "int4_plain",
       [](std::size_t width) -> std::shared_ptr<KernelCodec> { return std::make_shared<PlainKernels>(width); },
       py::arg("width"));
+  module.def(
+      "raw",
+      [](std::size_t row_bytes) -> std::shared_ptr<KernelCodec> {
+        return std::make_shared<RawKernels>(row_bytes);
+      },
+      py::arg("row_bytes"));
   module.def("rotated", &make_rotated, py::kw_only(), py::arg("quantizer"), py::arg("id"), py::arg("limit"),
              py::arg("mean"), py::arg("forward"), py::arg("backward"), py::arg("order"), py::arg("blocks"),
              py::arg("books"), py::arg("trials"), py::arg("max_rows"), py::arg("few_rows") = py::none(),
              "h4 (0), int4 (1) or h8 (2) with one boundary's tables on the current device.");
 }
 
+std::size_t encode(HostPath& path, std::uintptr_t rows, bool half, std::size_t row_count,
+                   const IndexArray& positions, const Event* after) {
+  if (static_cast<std::size_t>(positions.size()) != row_count)
+    throw std::invalid_argument("as many positions as rows");
+  const std::uint32_t* at = positions.data();
+  const py::gil_scoped_release released;
+  return path.encode(pointer<void>(rows), half, row_count, at, after);
+}
+
+bool take(HostPath& path, const py::buffer& payload, std::size_t row_count, std::uintptr_t rows, bool half,
+          const Event& free, Event& done) {
+  const py::buffer_info view = payload.request();
+  const auto bytes = static_cast<std::size_t>(view.size * view.itemsize);
+  const py::gil_scoped_release released;
+  return path.take(static_cast<const std::uint8_t*>(view.ptr), bytes, row_count, pointer<void>(rows), half,
+                   free, done);
+}
+
 void bind_path(py::module_& module) {
   py::class_<HostPath>(module, "HostPath", "Rows on the device to payloads in pinned memory, and back.")
-      .def(py::init<std::shared_ptr<KernelCodec>, std::size_t>(), py::arg("codec"), py::arg("max_rows"))
-      .def(
-          "encode",
-          [](HostPath& path, std::uintptr_t rows, bool half, std::size_t row_count,
-             const IndexArray& positions) {
-            if (static_cast<std::size_t>(positions.size()) != row_count)
-              throw std::invalid_argument("as many positions as rows");
-            const std::uint32_t* at = positions.data();
-            const py::gil_scoped_release released;
-            return path.encode(pointer<void>(rows), half, row_count, at);
-          },
-          py::arg("rows"), py::arg("half"), py::arg("row_count"), py::arg("positions"),
-          "The payload's bytes; it then stands in `payload`.")
+      .def(py::init<std::shared_ptr<KernelCodec>, std::size_t, std::size_t>(), py::arg("codec"),
+           py::arg("max_rows"), py::arg("depth") = 1)
+      .def("encode", &encode, py::arg("rows"), py::arg("half"), py::arg("row_count"), py::arg("positions"),
+           py::arg("after") = nullptr, "The bytes of the payload that now stands in `payload`.")
+      .def("take", &take, py::arg("payload"), py::arg("row_count"), py::arg("rows"), py::arg("half"),
+           py::arg("free"), py::arg("done"),
+           "Queue a decoding after `free` and before `done`; False for bytes that are no such payload.")
       .def(
           "decode",
           [](HostPath& path, std::size_t bytes, std::size_t row_count, std::uintptr_t rows, bool half) {
@@ -117,6 +135,7 @@ void bind_path(py::module_& module) {
           },
           py::arg("bytes"), py::arg("row_count"), py::arg("rows"), py::arg("half"),
           py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("max_rows", &HostPath::max_rows)
       .def_property_readonly("payload", &HostPath::payload, py::return_value_policy::reference_internal);
 }
 

@@ -5,6 +5,8 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <cstring>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -21,6 +23,51 @@ int device_count() {
   if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
   cudaGetLastError();  // no driver or no device: that is an answer, not a failure
   return 0;
+}
+
+void set_device(int index) { check_cuda(cudaSetDevice(index)); }
+
+// Free and all bytes of the current device.
+py::tuple memory_info() {
+  std::size_t free_bytes = 0, total_bytes = 0;
+  check_cuda(cudaMemGetInfo(&free_bytes, &total_bytes));
+  return py::make_tuple(free_bytes, total_bytes);
+}
+
+py::bytes export_memory(std::uintptr_t address) {
+  cudaIpcMemHandle_t handle;
+  check_cuda(cudaIpcGetMemHandle(&handle, reinterpret_cast<void*>(address)));
+  return {reinterpret_cast<const char*>(&handle), sizeof handle};
+}
+
+// Memory of another process, mapped for as long as this lives.
+class ImportedMemory {
+ public:
+  explicit ImportedMemory(const std::string& handle) {
+    cudaIpcMemHandle_t raw;
+    if (handle.size() != sizeof raw) throw std::invalid_argument("not a handle of CUDA memory");
+    std::memcpy(&raw, handle.data(), sizeof raw);
+    check_cuda(cudaIpcOpenMemHandle(&data_, raw, cudaIpcMemLazyEnablePeerAccess));
+  }
+  ~ImportedMemory() { cudaIpcCloseMemHandle(data_); }
+  ImportedMemory(const ImportedMemory&) = delete;
+  ImportedMemory& operator=(const ImportedMemory&) = delete;
+  std::uintptr_t address() const { return reinterpret_cast<std::uintptr_t>(data_); }
+
+ private:
+  void* data_ = nullptr;
+};
+
+void bind_devices(py::module_& module) {
+  module.def("device_count", &device_count, "GPUs that can be used; 0 without a driver.");
+  module.def("set_device", &set_device, py::arg("index"), "Of this thread, from now on.");
+  module.def("memory_info", &memory_info, "Free and all bytes of the current device.");
+  module.def("export_memory", &export_memory, py::arg("address"),
+             "A handle of a DeviceBuffer for other processes of this machine.");
+  py::class_<ImportedMemory>(module, "ImportedMemory", "A DeviceBuffer of another process.")
+      .def(py::init([](const py::bytes& handle) { return std::make_unique<ImportedMemory>(handle); }),
+           py::arg("handle"))
+      .def_property_readonly("address", &ImportedMemory::address);
 }
 
 void bind_memory(py::module_& module) {
@@ -40,6 +87,9 @@ void bind_memory(py::module_& module) {
       .def_property_readonly("address", &Stream::address)
       .def("copy", &Stream::copy, py::arg("target"), py::arg("source"), py::arg("bytes"),
            "Queue a copy between any two addresses, host or device.")
+      .def("copy_rows", &Stream::copy_rows, py::arg("target"), py::arg("source"), py::arg("pitch"),
+           py::arg("bytes"), py::arg("count"), "Queue a copy of rows that are `pitch` bytes apart.")
+      .def("zero", &Stream::zero, py::arg("target"), py::arg("bytes"))
       .def("wait", &Stream::wait, py::arg("event"), "What is queued from now on starts after the event.")
       .def("synchronize", &Stream::synchronize, py::call_guard<py::gil_scoped_release>());
   py::class_<Event>(module, "Event", "A point in a stream.")
@@ -53,7 +103,7 @@ void bind_memory(py::module_& module) {
 
 void bind_cuda(py::module_& module) {
   py::module_ cuda = module.def_submodule("cuda");
-  cuda.def("device_count", &hyperlane::device_count, "GPUs that can be used; 0 without a driver.");
+  hyperlane::bind_devices(cuda);
   hyperlane::bind_memory(cuda);
   hyperlane::bind_device_codecs(cuda);
 }

@@ -1,6 +1,8 @@
 // What a codec's kernels are to what moves payloads. Pointers are device or pinned host memory.
 #pragma once
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 
 #include "cuda/memory.hpp"
 #include "quant/int4_plain.cuh"
@@ -16,6 +18,8 @@ class KernelCodec {
   virtual std::size_t usual_bytes(std::size_t rows) const = 0;
   // Whether rows always take that, so that `encode` tells no length.
   virtual bool fixed() const = 0;
+  // Whether a payload in host memory is one of so many rows, made with these tables.
+  virtual bool fits(const std::uint8_t* payload, std::size_t bytes, std::size_t rows) const = 0;
   // Queue: the payload, and its length to `payload_bytes` (u64).
   virtual void encode(const void* rows, bool half, std::size_t row_count, const unsigned* positions,
                       void* payload, void* payload_bytes, cudaStream_t stream) = 0;
@@ -32,6 +36,9 @@ class PlainKernels : public KernelCodec {
   }
   std::size_t usual_bytes(std::size_t rows) const override { return max_bytes(rows); }
   bool fixed() const override { return true; }
+  bool fits(const std::uint8_t*, std::size_t bytes, std::size_t rows) const override {
+    return bytes == max_bytes(rows);
+  }
   void encode(const void* rows, bool half, std::size_t row_count, const unsigned*, void* payload, void*,
               cudaStream_t stream) override {
     check_cuda(int4_plain_encode(rows, half, row_count, width_, payload, stream));
@@ -45,14 +52,46 @@ class PlainKernels : public KernelCodec {
   std::size_t width_;
 };
 
+// Rows as they are: copies.
+class RawKernels : public KernelCodec {
+ public:
+  explicit RawKernels(std::size_t row_bytes) : row_bytes_(row_bytes) {}
+
+  std::size_t max_bytes(std::size_t rows) const override { return rows * row_bytes_; }
+  std::size_t usual_bytes(std::size_t rows) const override { return max_bytes(rows); }
+  bool fixed() const override { return true; }
+  bool fits(const std::uint8_t*, std::size_t bytes, std::size_t rows) const override {
+    return bytes == max_bytes(rows);
+  }
+  void encode(const void* rows, bool, std::size_t row_count, const unsigned*, void* payload, void*,
+              cudaStream_t stream) override {
+    check_cuda(cudaMemcpyAsync(payload, rows, max_bytes(row_count), cudaMemcpyDefault, stream));
+  }
+  void decode(const void* payload, std::size_t row_count, void* rows, bool, cudaStream_t stream) override {
+    check_cuda(cudaMemcpyAsync(rows, payload, max_bytes(row_count), cudaMemcpyDefault, stream));
+  }
+
+ private:
+  std::size_t row_bytes_;
+};
+
 class RotatedDeviceCodec : public KernelCodec {
  public:
   RotatedDeviceCodec(const RotatedParts& parts, std::size_t max_rows, std::size_t few_rows)
-      : codec_(parts, max_rows, few_rows) {}
+      : codec_(parts, max_rows, few_rows), id_(parts.id), width_(parts.mean.size()) {}
 
   std::size_t max_bytes(std::size_t rows) const override { return codec_.max_bytes(rows); }
   std::size_t usual_bytes(std::size_t rows) const override { return 8 + rows * (codec_.row_bytes() + 1); }
   bool fixed() const override { return false; }
+  bool fits(const std::uint8_t* payload, std::size_t bytes, std::size_t rows) const override {
+    const std::size_t head = id_.size() + (rows + 3) / 4;
+    if (bytes < head || std::memcmp(payload, id_.data(), id_.size()) != 0) return false;
+    const std::size_t lengths[] = {codec_.row_bytes(), 2 * width_, 4 * width_, 0};  // by the row's state
+    std::size_t expected = head;
+    for (std::size_t row = 0; row < rows; ++row)
+      expected += lengths[payload[id_.size() + row / 4] >> 2 * (row % 4) & 3];
+    return bytes == expected;
+  }
   void encode(const void* rows, bool half, std::size_t row_count, const unsigned* positions, void* payload,
               void* payload_bytes, cudaStream_t stream) override {
     codec_.encode(rows, half, row_count, positions, payload, payload_bytes, stream);
@@ -64,6 +103,8 @@ class RotatedDeviceCodec : public KernelCodec {
 
  private:
   DeviceCodec codec_;
+  decltype(RotatedParts::id) id_;
+  std::size_t width_;
 };
 
 }  // namespace hyperlane

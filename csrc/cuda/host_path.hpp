@@ -2,12 +2,14 @@
 // written by the kernel itself, across the bus: a copy would cost more than it moves. A large one goes to
 // device memory first, so that the kernel does not wait for the bus.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "cuda/codec.hpp"
 #include "cuda/memory.hpp"
@@ -16,49 +18,82 @@ namespace hyperlane {
 
 class HostPath {
  public:
-  HostPath(std::shared_ptr<KernelCodec> codec, std::size_t max_rows)
+  // `depth` payloads stand side by side, each until as many others came after it.
+  HostPath(std::shared_ptr<KernelCodec> codec, std::size_t max_rows, std::size_t depth = 1)
       : codec_(std::move(codec)),
         max_rows_(max_rows),
-        payload_(codec_->max_bytes(max_rows) + kSlack),
+        slots_(std::max<std::size_t>(depth, 1)),
         positions_(4 * max_rows + kSlack),
         length_(kSlack),
-        staged_(codec_->max_bytes(max_rows) + kSlack) {}
+        staged_(codec_->max_bytes(max_rows) + kSlack) {
+    for (Slot& slot : slots_)
+      slot.payload = std::make_unique<PinnedBuffer>(codec_->max_bytes(max_rows) + kSlack);
+  }
 
-  // Queues nothing that outlives the call; returns the payload's bytes.
-  std::size_t encode(const void* rows, bool half, std::size_t row_count, const unsigned* positions) {
+  // Into the next payload, whose bytes are returned; the rows are read once `after` has come.
+  std::size_t encode(const void* rows, bool half, std::size_t row_count, const unsigned* positions,
+                     const Event* after = nullptr) {
     check_rows(row_count);
+    turn_ = (turn_ + 1) % slots_.size();
+    if (after != nullptr) stream_.wait(*after);
     std::memcpy(positions_.data(), positions, 4 * row_count);
     const bool direct = codec_->usual_bytes(row_count) <= kDirectBytes;
     auto* length = reinterpret_cast<volatile std::uint64_t*>(length_.data());
     *length = 0;
     codec_->encode(rows, half, row_count, reinterpret_cast<const unsigned*>(positions_.data()),
-                   direct ? payload_.data() : staged_.data(), length_.data(), stream_.get());
+                   direct ? payload().data() : staged_.data(), length_.data(), stream_.get());
     if (codec_->fixed())
       wait();
     else
       wait_for(length);  // it is written last: seeing it is quicker than asking for the stream's end
     const std::size_t bytes = codec_->fixed() ? codec_->usual_bytes(row_count) : *length;
     if (direct) return bytes;
-    stream_.copy(payload_.address(), staged_.address(), bytes);
-    stream_.synchronize();
+    stream_.copy(payload().address(), staged_.address(), bytes);
+    wait();
     return bytes;
+  }
+
+  // Queues the decoding of a payload in any host memory, which may be dropped at once: `done` comes when the
+  // rows are there. They are written once `free` has come. False for bytes that are no payload of such rows.
+  bool take(const std::uint8_t* data, std::size_t bytes, std::size_t row_count, void* rows, bool half,
+            const Event& free, Event& done) {
+    check_rows(row_count);
+    if (!codec_->fits(data, bytes, row_count)) return false;
+    turn_ = (turn_ + 1) % slots_.size();
+    Slot& slot = slots_[turn_];
+    slot.read.synchronize();
+    std::memcpy(slot.payload->data(), data, bytes);
+    stream_.wait(free);
+    queue_decoding(bytes, row_count, rows, half);
+    slot.read.record(stream_);
+    done.record(stream_);
+    return true;
   }
 
   // Decodes the first `bytes` of the payload, whose length was checked; the rows are there when this returns.
   void decode(std::size_t bytes, std::size_t row_count, void* rows, bool half) {
     check_rows(row_count);
-    const bool direct = bytes <= kDirectBytes;
-    if (!direct) stream_.copy(staged_.address(), payload_.address(), bytes);
-    codec_->decode(direct ? payload_.data() : staged_.data(), row_count, rows, half, stream_.get());
+    queue_decoding(bytes, row_count, rows, half);
     wait();
   }
 
-  PinnedBuffer& payload() { return payload_; }
-  Stream& stream() { return stream_; }
+  PinnedBuffer& payload() { return *slots_[turn_].payload; }
+  std::size_t max_rows() const { return max_rows_; }
 
  private:
   static constexpr std::size_t kSlack = 64;  // kernels read whole words
   static constexpr std::size_t kDirectBytes = 64 << 10;
+
+  struct Slot {
+    std::unique_ptr<PinnedBuffer> payload;
+    Event read;
+  };
+
+  void queue_decoding(std::size_t bytes, std::size_t row_count, void* rows, bool half) {
+    const bool direct = bytes <= kDirectBytes;
+    if (!direct) stream_.copy(staged_.address(), payload().address(), bytes);
+    codec_->decode(direct ? payload().data() : staged_.data(), row_count, rows, half, stream_.get());
+  }
 
   // Busily: what is waited for takes microseconds.
   void wait() {
@@ -88,8 +123,9 @@ class HostPath {
   }
 
   std::shared_ptr<KernelCodec> codec_;
-  std::size_t max_rows_;
-  PinnedBuffer payload_, positions_, length_;
+  std::size_t max_rows_, turn_ = 0;
+  std::vector<Slot> slots_;
+  PinnedBuffer positions_, length_;
   DeviceBuffer staged_;
   Stream stream_;
 };

@@ -10,7 +10,9 @@
 namespace hyperlane {
 
 inline void check_cuda(cudaError_t code) {
-  if (code != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(code));
+  if (code == cudaSuccess) return;
+  cudaGetLastError();  // it is told here, not to whoever calls CUDA next
+  throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(code));
 }
 
 class Stream;
@@ -72,6 +74,16 @@ class Stream {
   void copy(std::uintptr_t target, std::uintptr_t source, std::size_t bytes) {
     check_cuda(cudaMemcpyAsync(reinterpret_cast<void*>(target), reinterpret_cast<const void*>(source), bytes,
                                cudaMemcpyDefault, stream_));
+  }
+  // `count` rows of `bytes` each, `pitch` bytes apart on both sides.
+  void copy_rows(std::uintptr_t target, std::uintptr_t source, std::size_t pitch, std::size_t bytes,
+                 std::size_t count) {
+    check_cuda(cudaMemcpy2DAsync(reinterpret_cast<void*>(target), pitch,
+                                 reinterpret_cast<const void*>(source), pitch, bytes, count,
+                                 cudaMemcpyDefault, stream_));
+  }
+  void zero(std::uintptr_t target, std::size_t bytes) {
+    check_cuda(cudaMemsetAsync(reinterpret_cast<void*>(target), 0, bytes, stream_));
   }
   void wait(const Event& event) { check_cuda(cudaStreamWaitEvent(stream_, event.get(), 0)); }
   void synchronize() { check_cuda(cudaStreamSynchronize(stream_)); }

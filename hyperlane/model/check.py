@@ -25,6 +25,7 @@ from hyperlane.quantization import Quantization
 from hyperlane.quantization.int8 import Int8
 from hyperlane.quantization.none import NoQuantization
 from hyperlane.transport.frame import Run
+from hyperlane.worker.gpu import on_host
 from hyperlane.worker.operators import operators_library
 from hyperlane.worker.session import Session
 
@@ -118,7 +119,7 @@ def _chained_logits(
         rows: NDArray[Any] = ids_S[position : position + count]
         for shard in shards:
             result = shard.run(runs, rows, want_logits=True)
-            rows = result.hidden_RD if result.hidden_RD is not None else rows
+            rows = rows if result.hidden_RD is None else on_host(result.hidden_RD)
         assert result.logits_NV is not None
         logits.append(result.logits_NV)
         position += count

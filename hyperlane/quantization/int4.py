@@ -12,6 +12,8 @@ from hyperlane.quantization.int8 import round_to_int8
 from hyperlane.quantization.reference import BLOCK, Blocks
 
 FORM = Form(bits=4, minima=True)
+SYMMETRIC = Form(bits=4, minima=False)
+TRIALS = np.linspace(0.8, 1.0, 9, dtype=np.float32)  # of a symmetric block's scale, by its largest value
 ROWS = 1024  # quantized at a time
 ROUNDS = 4  # of fitting scale and minimum to the codes, and the codes to them
 
@@ -23,24 +25,31 @@ class Method(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class Int4:
-    """`embedding`: the vocabulary's rows, as INT8, since the head that they often share decides near ties."""
+    """`embedding`: the vocabulary's rows, as INT8, since the head that they often share decides near ties.
+
+    minima: false keeps blocks symmetric, as GPUs have fast products for; less exact.
+    """
 
     method: Method = Method.kquant
     embedding: bool = True
+    minima: bool = True
 
     @property
     def name(self) -> str:
-        return f"int4-{self.method.value}" + ("" if self.embedding else "-fullembedding")
+        name = f"int4-{self.method.value}" + ("" if self.embedding else "-fullembedding")
+        return name if self.minima else f"{name}-symmetric"
 
     def form(self, role: Role, source: Form | None) -> Form | None:
         if role == "gather":
             return INT8 if self.embedding else None
-        return FORM
+        return FORM if self.minima else SYMMETRIC
 
     def pack(self, form: Form, parameter: Parameter) -> Blocks:
         values_NK = parameter.values()
         if form == INT8:
             return round_to_int8(values_NK)
+        if form == SYMMETRIC:
+            return _symmetric(values_NK)
         parts = [_pack(values_NK[at : at + ROWS], self.method) for at in range(0, len(values_NK), ROWS)]
         minima = [part.minima_NB for part in parts if part.minima_NB is not None]
         return Blocks(
@@ -69,6 +78,25 @@ def _pack(weight_NK: NDArray[np.float32], method: Method) -> Blocks:
         scales_NB=scales.reshape(N, -1),
         minima_NB=minima.reshape(N, -1),
     )
+
+
+def _symmetric(weight_NK: NDArray[np.float32]) -> Blocks:
+    """The value of largest magnitude becomes -8, times the factor that gives the least squared error."""
+    N, K = weight_NK.shape
+    blocks = np.pad(weight_NK, ((0, 0), (0, -K % BLOCK))).reshape(-1, BLOCK)
+    extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], 1)[:, 0]
+    best, codes = np.full(len(blocks), np.inf, np.float32), np.zeros(blocks.shape, np.float32)
+    scales = np.zeros(len(blocks), np.float16)
+    for factor in TRIALS:
+        trial = (extreme * factor / np.float32(-8)).astype(np.float16)
+        inverse = np.divide(1, trial, out=np.zeros(len(blocks), np.float32), where=trial != 0)
+        rounded = np.clip(np.rint(blocks * inverse[:, None]), -8, 7)
+        error = ((rounded * trial.astype(np.float32)[:, None] - blocks) ** 2).sum(1)
+        better = error < best
+        best, scales = np.where(better, error, best), np.where(better, trial, scales)
+        codes[better] = rounded[better]
+    unsigned = (codes + 8).astype(np.uint8).reshape(N, -1)[:, :K]
+    return Blocks(bits=4, codes_NK=unsigned, scales_NB=scales.reshape(N, -1))
 
 
 def _searched(blocks: NDArray[np.float32]) -> NDArray[np.float32]:

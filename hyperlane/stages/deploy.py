@@ -1,5 +1,7 @@
 """deploy: every worker gets its shard, and only the layers that it lacks."""
 
+from collections.abc import Sequence
+
 import trio
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
@@ -14,6 +16,9 @@ from hyperlane.stages import links, selftest
 from hyperlane.stages.context import Context
 from hyperlane.worker.operators import OPERATORS_VERSION
 
+FP16 = "float16"
+"""What GPU workers compute in: onnxruntime's fused attention for CUDA takes nothing wider."""
+
 
 async def run(context: Context) -> Deployment:
     """Deploy to all workers of the plan at once; WorkerError or StoreError names the one that failed."""
@@ -24,15 +29,15 @@ async def run(context: Context) -> Deployment:
         raise ClusterError(
             f"the plan uses worker {missing[0]}, which was not found; run stages=[discover,plan,deploy,generate]"
         )
+    manifests = await _manifests(context, [live[p.worker] for p in plan.placements])
     shards: dict[str, Shard] = {}
     columns = (TextColumn("deploy: {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=context.console, transient=True, disable=not context.console.is_terminal) as bar:
 
         async def one(placement: Placement) -> None:
             task = bar.add_task(placement.worker, total=None)
-            shards[placement.worker] = await _deploy(
-                placement, live[placement.worker], plan, manifest, store, bar, task
-            )
+            worker = live[placement.worker]
+            shards[placement.worker] = await _deploy(placement, worker, plan, manifests[worker.name], store, bar, task)
 
         async with trio.open_nursery() as nursery:
             for placement in plan.placements:
@@ -53,6 +58,21 @@ async def run(context: Context) -> Deployment:
     if selftest.AUTO not in plan.codecs:
         return deployment
     return await trio.to_thread.run_sync(links.choose, deployment, context.config)
+
+
+async def _manifests(context: Context, workers: Sequence[WorkerInfo]) -> dict[str, Manifest]:
+    """What each worker's shard is made of: a GPU's is in FP16, exported here where the model's type is another."""
+    half = context.manifest
+    if half.dtype != FP16 and any(_is_gpu(worker) for worker in workers):
+        checkpoint, config = await context.checkpoint(), context.config
+        from hyperlane.model.export import export  # reads torch, which by now is read
+
+        half = await trio.to_thread.run_sync(export, checkpoint, context.store, FP16, config.quantization)
+    return {worker.name: half if _is_gpu(worker) else context.manifest for worker in workers}
+
+
+def _is_gpu(worker: WorkerInfo) -> bool:
+    return worker.device.startswith("cuda")
 
 
 def show(context: Context) -> None:

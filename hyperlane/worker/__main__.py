@@ -1,6 +1,7 @@
 """hyperlane-worker: offers this machine to a cluster until it is told to stop."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -22,22 +23,29 @@ def _main(argv: Sequence[str] | None) -> int:
     from hyperlane.worker.options import parse
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    words = sys.argv[1:] if argv is None else argv
     try:
-        _serve(parse(argv))
+        _serve(parse(words), words)
     except HyperlaneError as error:
         print(f"hyperlane-worker: {one_line(error)}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _serve(options: "Options") -> None:
+def _serve(options: "Options", words: Sequence[str]) -> None:
     import trio
 
     from hyperlane.errors import first_known
     from hyperlane.worker.serve import serve
 
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # cuda:N is then what nvidia-smi calls N
     try:
-        trio.run(serve, options)
+        if options.all_gpus:
+            from hyperlane.worker.all_gpus import serve_all
+
+            trio.run(serve_all, options, words)
+        else:
+            trio.run(serve, options)
     except BaseExceptionGroup as group:
         raise first_known(group) from group
 

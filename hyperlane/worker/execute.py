@@ -10,6 +10,7 @@ from hyperlane.control.types import Candidates, Step
 from hyperlane.errors import HyperlaneError, WorkerError, one_line
 from hyperlane.transport.calibrate import kl_divergence
 from hyperlane.transport.frame import WANT_LOGITS
+from hyperlane.worker.gpu import on_host
 from hyperlane.worker.parts import Session, StepResult
 
 COMPARED_ROWS = 16
@@ -59,7 +60,7 @@ def _run(step: Step, session: Session, epoch: int) -> Step:
 def _answer(step: Step, result: StepResult) -> Step:
     computed = replace(step, tokens_R=None, hidden_RD=None)
     if result.hidden_RD is not None:
-        return replace(computed, hidden_RD=result.hidden_RD)
+        return replace(computed, hidden_RD=on_host(result.hidden_RD))
     if result.logits_NV is not None:
         return replace(computed, logits_NV=result.logits_NV)
     assert result.ids_NK is not None

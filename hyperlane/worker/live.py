@@ -2,27 +2,25 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import ShardSpec, Wiring
 from hyperlane.transport.link import Receiver, Sender, connect
 from hyperlane.worker.codecs import EpochCodecs
+from hyperlane.worker.device_path import DevicePath
+from hyperlane.worker.gpu import Gpu
 from hyperlane.worker.measure import measure_link
+from hyperlane.worker.options import QUEUE_DEPTH, Options
 from hyperlane.worker.parts import Parts, Session
 from hyperlane.worker.profile import measure
 from hyperlane.worker.pump import Pump
 
-if TYPE_CHECKING:
-    from hyperlane.worker.options import Options
-
 CONNECT_TIMEOUT_S = 5.0
-QUEUE_DEPTH = 8
 MAX_FRAME_BYTES = 256 << 20
 
 
 def live_parts(
-    options: "Options",
+    options: Options,
     receiver: Receiver,
     name: Callable[[], str],
     spawn: Callable[[Callable[[], None]], None],
@@ -41,10 +39,17 @@ def live_parts(
             device=options.device,
             spinning=options.spinning,
             free_bytes=measure(options.device).free_bytes,
+            graphs=not options.no_cuda_graphs,
         )
 
     def connect_next(wiring: Wiring) -> Sender:
         return connect(wiring.data_addresses, wiring.identity, timeout_s=CONNECT_TIMEOUT_S, queue_depth=QUEUE_DEPTH)
+
+    def device_path(codecs: EpochCodecs, spec: ShardSpec) -> DevicePath | None:
+        if not options.device.startswith("cuda"):
+            return None
+        gpu = Gpu(int(options.device.partition(":")[2] or 0))
+        return DevicePath(gpu, codecs.incoming, spec.dtype, options.pinned_frames)
 
     def open_pump(session: Session, sender: Sender, wiring: Wiring, codecs: EpochCodecs, spec: ShardSpec) -> Pump:
         return Pump(
@@ -56,6 +61,7 @@ def live_parts(
             worker=name(),
             dtype=spec.dtype,
             overlap=options.overlaps,
+            device=device_path(codecs, spec),
         )
 
     return Parts(

@@ -14,7 +14,16 @@ from hyperlane.errors import ConfigError
 from hyperlane.transport.link import SPIN_US
 
 DEFAULT_STORE = "~/.cache/hyperlane"
-SPIN_HELP = f"where frames come that fast, wait for the next one busily so many microseconds (default: {SPIN_US})"
+GPU_SPIN_US = 20_000  # a step takes that long; a core waits for the GPU anyway
+SPIN_HELP = (
+    "where frames come that fast, wait for the next one busily so many microseconds "
+    f"(default: {SPIN_US}, with a GPU {GPU_SPIN_US})"
+)
+QUEUE_DEPTH = 8  # frames that may wait in a worker's link
+PINNED_FRAMES = 12
+PINNED_HELP = (
+    f"frames that have room in pinned memory at each end of a GPU, more than wait in a link (default: {PINNED_FRAMES})"
+)
 OVERLAP_HELP = "decode and send in a second thread (default: where there are more cores than compute threads)"
 
 
@@ -36,6 +45,9 @@ class Options:
     spin_us: int = SPIN_US
     spinning: bool = False
     overlap: str = "auto"
+    pinned_frames: int = PINNED_FRAMES
+    all_gpus: bool = False
+    no_cuda_graphs: bool = False
 
     @property
     def cores(self) -> frozenset[int]:
@@ -69,6 +81,8 @@ class Options:
 def parse(argv: Sequence[str] | None) -> Options:
     """Raises ConfigError for values that cannot work; argparse itself exits with 2 on malformed ones."""
     given = vars(_parser().parse_args(argv))
+    if given["spin_us"] is None:
+        given["spin_us"] = GPU_SPIN_US if given["device"].startswith("cuda") else SPIN_US
     options = Options(**{**given, "store": Path(given["store"]).expanduser()})
     check_name(options.name)
     check_name(options.cluster)
@@ -88,6 +102,8 @@ def parse(argv: Sequence[str] | None) -> Options:
         raise ConfigError(f"--threads is {options.threads}; it must be at least 1")
     if importlib.util.find_spec("onnxruntime") is None:  # said now, not once a shard has arrived
         raise ConfigError("onnxruntime is missing; pip install 'hyperlane[cpu]', or 'hyperlane[gpu]' for an NVIDIA GPU")
+    if options.pinned_frames <= QUEUE_DEPTH:
+        raise ConfigError(f"--pinned-frames is {options.pinned_frames}; a link queues {QUEUE_DEPTH}, give more")
     if options.spin_us < 0:
         raise ConfigError(f"--spin-us is {options.spin_us}; give 0 (sleep at once) or more")
     if options.pin is not None:
@@ -123,11 +139,14 @@ def _parser() -> argparse.ArgumentParser:
     store = os.environ.get("HYPERLANE_STORE", DEFAULT_STORE)
     add("--store", default=store, metavar="FOLDER", help=f"the layer store (default: {store})")
     add("--memory-bytes", type=int, metavar="N", help="use at most so much memory")
-    add("--device", default="cpu", help="cpu or cuda:0 (default: cpu)")
+    add("--device", default="cpu", help="cpu, or cuda:N for the GPU of that number (default: cpu)")
     add("--pin", metavar="CORES", help="keep to these cores, such as 0,2-3 (default: any)")
-    add("--spin-us", type=int, default=SPIN_US, metavar="N", help=SPIN_HELP)
+    add("--spin-us", type=int, default=None, metavar="N", help=SPIN_HELP)
     add("--spinning", action="store_true", help="compute threads wait busily: faster alone, slower with neighbours")
     add("--overlap", choices=("auto", "on", "off"), default="auto", help=OVERLAP_HELP)
+    add("--all-gpus", action="store_true", help="one worker for each GPU of this machine, named NAME-0, NAME-1, ...")
+    add("--no-cuda-graphs", action="store_true", help="launch each kernel of a decode step by itself")
+    add("--pinned-frames", type=int, default=PINNED_FRAMES, metavar="N", help=PINNED_HELP)
     add("--allow-lan", action="store_true", help="let other machines use this worker, without authentication")
     add("--parent-stdin", action="store_true", help="exit when standard input closes")
     return parser

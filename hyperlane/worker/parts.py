@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from hyperlane.control.types import LinkCounters, LinkSpeed, ShardSpec, Wiring
 from hyperlane.timeline.record import StepRecord
 from hyperlane.worker.codecs import EpochCodecs
+from hyperlane.worker.gpu import DeviceRows
 from hyperlane.worker.session import StepResult as StepResult  # for those who write parts
 
 
 class Session(Protocol):
     """A loaded shard with its keys and values."""
 
-    def run(self, runs: Sequence[Any], rows: NDArray[Any], want_logits: bool) -> StepResult: ...
+    def run(self, runs: Sequence[Any], rows: NDArray[Any] | DeviceRows, want_logits: bool) -> StepResult: ...
 
     def copy(self, source: int, target: int, count: int) -> None:
         """Slot `target` takes over the first `count` positions of `source`."""

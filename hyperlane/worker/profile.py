@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from hyperlane.errors import ConfigError
+from hyperlane.transport.codec.device import cuda
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_MEMBERSHIP = Path("/proc/self/cgroup")
@@ -113,6 +114,11 @@ def _gpu_memory(device: str) -> tuple[int, int]:
     kind, _, index = device.partition(":")
     if kind != "cuda" or not index.isdigit():
         raise ConfigError(f"unknown device {device!r}; use cpu or cuda:0")
+    module = cuda()
+    if module is not None and int(index) < module.device_count():
+        module.set_device(int(index))
+        free_bytes, total_bytes = module.memory_info()
+        return int(total_bytes), int(free_bytes)
     try:
         listed = subprocess.run([*NVIDIA_SMI, f"--id={index}"], capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError) as error:

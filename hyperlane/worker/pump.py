@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from hyperlane.control.types import LinkCounters, Wiring
 from hyperlane.errors import HyperlaneError, OutOfMemoryError, TablesError, WorkerError, one_line
 from hyperlane.timeline.record import StepRecord
+from hyperlane.transport.codec import Codec
 from hyperlane.transport.frame import (
     MAX_TEXT_BYTES,
     MISMATCH,
@@ -24,6 +25,8 @@ from hyperlane.transport.frame import (
 )
 from hyperlane.transport.link import Receiver, Sender
 from hyperlane.worker.codecs import EpochCodecs
+from hyperlane.worker.device_path import DevicePath
+from hyperlane.worker.gpu import DeviceRows
 from hyperlane.worker.memory import step_out_of_memory
 from hyperlane.worker.outgoing import candidates_payload
 from hyperlane.worker.overlap import overlapped
@@ -44,6 +47,7 @@ class Pump:
     """Runs one epoch. A step that fails becomes an error frame, which travels on to the coordinator.
 
     overlap: decode the next step and send the last one in a second thread, where steps wait.
+    device: decodes and encodes rows on the session's GPU.
     """
 
     receiver: Receiver
@@ -54,6 +58,7 @@ class Pump:
     worker: str
     dtype: DTypeLike
     overlap: bool = False
+    device: DevicePath | None = None
     send_timeout_s: float = 60.0
     _fp16_bytes: int = field(default=0)
     _used: dict[str, None] = field(default_factory=dict)  # names of codecs, in order of first use
@@ -147,12 +152,16 @@ class Pump:
         begin += self.worker
         work.frame, work.rows = _error_frame(work.frame, f"{begin}: {one_line(error)}"), None
 
-    def _rows(self, frame: Frame) -> NDArray[np.int64] | NDArray[np.floating]:
+    def _rows(self, frame: Frame) -> NDArray[np.int64] | NDArray[np.floating] | DeviceRows:
         """Token ids [R] or hidden rows [R, D] of a frame."""
         if frame.kind == Kind.TOKENS:
             return np.frombuffer(frame.payload, np.dtype("<i4")).astype(np.int64)
         if frame.kind != Kind.HIDDEN:
             raise WorkerError(f"a frame of kind {frame.kind} came where tokens or hidden states belong")
+        if self.device is not None:
+            rows = self.device.decode(frame)
+            if rows is not None:
+                return rows
         if frame.codec == RAW_ID and len(frame.payload) == frame.rows * frame.width * np.dtype(self.dtype).itemsize:
             return np.frombuffer(frame.payload, self.dtype).reshape(frame.rows, frame.width)
         hidden_RD = np.empty((frame.rows, frame.width), self.dtype)
@@ -163,17 +172,23 @@ class Pump:
         if result.hidden_RD is not None:
             rows, width = result.hidden_RD.shape
             codec = self.codecs.prefill if prefill else self.codecs.decode
-            positions_R = NO_POSITIONS if codec.id == RAW_ID else row_positions(frame.runs)
-            encoded = codec.encode(result.hidden_RD, positions_R)
+            payload = self._encoded(result.hidden_RD, codec, frame)
             self._fp16_bytes += rows * width * 2
             self._used[codec.name] = None
-            return _answer(frame, Kind.HIDDEN, codec.id, rows, width, encoded.data)
+            return _answer(frame, Kind.HIDDEN, codec.id, rows, width, payload)
         if result.logits_NV is not None:
             rows, width = result.logits_NV.shape
             return _answer(frame, Kind.LOGITS, 0, rows, width, np.ascontiguousarray(result.logits_NV, "<f4").data)
         assert result.ids_NK is not None
         rows, width = result.ids_NK.shape
         return _answer(frame, Kind.CANDIDATES, 0, rows, width, candidates_payload(result))
+
+    def _encoded(self, hidden_RD: NDArray[np.floating] | DeviceRows, codec: Codec, frame: Frame) -> memoryview:
+        if isinstance(hidden_RD, DeviceRows):
+            assert self.device is not None
+            return self.device.encode(hidden_RD, codec, frame)
+        positions_R = NO_POSITIONS if codec.id == RAW_ID else row_positions(frame.runs)
+        return codec.encode(hidden_RD, positions_R).data
 
 
 def is_prefill(runs: tuple[Run, ...]) -> bool:

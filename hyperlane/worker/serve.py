@@ -17,9 +17,9 @@ from hyperlane.control.service import ControlServer
 from hyperlane.errors import ConfigError, WorkerError
 from hyperlane.model.store import LayerStore
 from hyperlane.transport.link import Receiver, open_receiver
-from hyperlane.worker.live import MAX_FRAME_BYTES, QUEUE_DEPTH, live_parts
+from hyperlane.worker.live import MAX_FRAME_BYTES, live_parts
 from hyperlane.worker.operators import operators_version
-from hyperlane.worker.options import Options
+from hyperlane.worker.options import QUEUE_DEPTH, Options
 from hyperlane.worker.profile import Memory, measure
 from hyperlane.worker.worker import About, Worker
 
@@ -36,9 +36,9 @@ async def serve(options: Options) -> None:
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, signals, nursery.cancel_scope)
+            nursery.start_soon(stop_on_signal, signals, nursery.cancel_scope)
             if options.parent_stdin:
-                nursery.start_soon(_stop_on_stdin, nursery.cancel_scope)
+                nursery.start_soon(stop_on_stdin, nursery.cancel_scope)
             try:
                 await _serve(options)
             finally:
@@ -202,14 +202,14 @@ def _say_ready(worker: Worker, options: Options) -> None:
     )
 
 
-async def _stop_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+async def stop_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
     async for number in signals:
         log.info("%s: goodbye", signal.Signals(number).name)
         scope.cancel()
         return
 
 
-async def _stop_on_stdin(scope: trio.CancelScope) -> None:
+async def stop_on_stdin(scope: trio.CancelScope) -> None:
     """The parent holds the other end; the kernel closes it even if the parent is killed."""
     async with trio.lowlevel.FdStream(os.dup(0)) as stdin:
         async for _ in stdin:

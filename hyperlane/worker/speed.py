@@ -38,6 +38,8 @@ FILLING = b"\x3c" * (1 << 16)  # as FP32 0.011, as FP16 1.06: no denormals, no i
 class _Timed(Session, Protocol):
     def assume(self, past: int) -> None: ...
 
+    def wait(self) -> None: ...
+
 
 def measure_compute(
     probe: Probe,
@@ -142,6 +144,7 @@ def _case_s(session: _Timed, probe: Probe, case: StepCase, one_thread: bool) -> 
         session.assume(case.past)
         begin_s = clock()
         session.run(runs, rows_RD, False)
+        session.wait()
         if turn:  # the first one prepares the call
             times.append(clock() - begin_s)
         if len(times) >= FEWEST and time.perf_counter() > until_s:

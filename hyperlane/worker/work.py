@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from hyperlane.timeline.record import StepRecord
 from hyperlane.transport.frame import Frame
+from hyperlane.worker.gpu import DeviceRows
 from hyperlane.worker.session import StepResult
 
 
@@ -17,7 +18,7 @@ class Work:
     frame: Frame
     arrived_ns: int
     taken_ns: int
-    rows: NDArray[Any] | None = None  # token ids [R] or hidden states [R, D]
+    rows: NDArray[Any] | DeviceRows | None = None  # token ids [R] or hidden states [R, D]
     result: StepResult | None = None
     decoded_ns: int = 0
     started_ns: int = 0

@@ -30,6 +30,7 @@ from hyperlane.timeline.record import Records
 from hyperlane.worker import speed
 from hyperlane.worker.codecs import EpochCodecs, open_codecs
 from hyperlane.worker.execute import compared, run_step
+from hyperlane.worker.gpu import DeviceRows
 from hyperlane.worker.intake import Intake, held_bytes
 from hyperlane.worker.parts import Next, Parts, Pump, Session, StepResult
 from hyperlane.worker.profile import Memory
@@ -252,7 +253,7 @@ class _OneAtATime:
         self._session: Session | None = session
         self._lock = Lock()
 
-    def run(self, runs: Sequence[Any], rows: NDArray[Any], want_logits: bool) -> StepResult:
+    def run(self, runs: Sequence[Any], rows: NDArray[Any] | DeviceRows, want_logits: bool) -> StepResult:
         with self._lock:
             if self._session is None:
                 raise WorkerError("the shard was unloaded while a step was on its way")

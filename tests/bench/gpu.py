@@ -1,10 +1,12 @@
-"""The CUDA kernels against the NumPy references, and their speed against a copy on the same GPU.
+"""The CUDA kernels against the NumPy references, their speed against a copy on the same GPU, and pipelines on GPUs.
 
-Needs an NVIDIA GPU, and the extension built with CUDA; timing needs torch.
+Needs an NVIDIA GPU, and the extension built with CUDA; timing needs torch, `--only pipeline` onnxruntime-gpu and, for
+what it compares with, transformers (and accelerate with several GPUs).
 """
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -17,13 +19,23 @@ NAMES = ("int4_plain", "h8", "h4", "int4")
 def run(args: Sequence[str]) -> list[Row]:
     parser = argparse.ArgumentParser(prog="python -m tests.bench gpu")
     parser.add_argument("--codec", choices=NAMES, action="append", help="may repeat; all")
-    parser.add_argument("--only", choices=("check", "time"), help="default: both")
+    parser.add_argument("--only", choices=("check", "time", "pipeline"), help="default: check and time")
+    parser.add_argument("--workers", type=int, help="pipelines of so many workers (default there: 2)")
+    parser.add_argument("--devices", default="0", help="GPUs that they take in turn, such as 0,1")
+    parser.add_argument("--shape", choices=("7b", "13b"), action="append", help="may repeat; 7b")
+    parser.add_argument("--link", default="int4", help="the codec between the workers")
+    parser.add_argument("--parts", type=Path, help="a folder that tests.bench.pipeline.parts wrote; else traced now")
     parser.add_argument("--seed", type=int, help="of the rows that are checked; default: a fresh one")
     options = parser.parse_args(args)
     if cuda() is None:
         raise SystemExit("no GPU, or the extension was built without CUDA")
     seed = options.seed if options.seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
     names, rows = options.codec or NAMES, []
+    if options.only == "pipeline" or options.workers:
+        from tests.bench.pipeline.report import report
+
+        devices = [int(number) for number in options.devices.split(",")]
+        return report(options.parts, options.shape or ["7b"], options.workers or 2, devices, options.link)
     if options.only != "time":
         from tests.bench.kernels.check import check
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hyperlane.errors import TablesError, TransportError
 from hyperlane.transport.codec.choices import CODEC_NAMES, PLAIN_NAMES, make_codec
-from hyperlane.transport.codec.protocol import Buffer
+from hyperlane.transport.codec.protocol import Buffer, Codec
 from hyperlane.transport.codec.tabled import TABLED_IDS
 from hyperlane.transport.codec.tables import Tables
 
@@ -17,7 +17,11 @@ class Decoders:
 
     def __init__(self, tables: Tables | None) -> None:
         names = PLAIN_NAMES if tables is None else CODEC_NAMES
-        self._codecs = {codec.id: codec for codec in (make_codec(name, tables) for name in names)}
+        self._codecs: dict[int, Codec] = {codec.id: codec for codec in (make_codec(name, tables) for name in names)}
+
+    def codec(self, codec_id: int) -> Codec | None:
+        """The codec of that id, where it can be used."""
+        return self._codecs.get(codec_id)
 
     def decode(self, codec_id: int, payload: Buffer, positions_R: NDArray[np.uint32], out_RD: NDArray[Any]) -> None:
         """Write the rows; TablesError without the tables that they were made with, TransportError for other faults."""

@@ -5,6 +5,7 @@ from typing import Any
 from hyperlane.errors import TransportError
 from hyperlane.transport.codec.int4_plain import Int4Plain
 from hyperlane.transport.codec.protocol import Codec
+from hyperlane.transport.codec.raw import Raw
 from hyperlane.transport.codec.tabled import TabledCodec, native_parts
 from hyperlane.transport.native import extension
 
@@ -17,14 +18,17 @@ def cuda() -> Any | None:
     return module.cuda
 
 
-def device_codec(codec: Codec, width: int, max_rows: int, *, few_rows: int | None = None) -> Any:
+def device_codec(codec: Codec, width: int, max_rows: int, *, few_rows: int | None = None, item_bytes: int = 2) -> Any:
     """The kernels of a codec (`_native.cuda.Codec`) on the current device; TransportError where it has none.
 
+    item_bytes: of the values that raw rows have on both sides.
     few_rows: up to so many take a thread block each, for the least time of one; None: twice the multiprocessors.
     """
     module = cuda()
     if module is None:
         raise TransportError("no GPU, or the extension was built without CUDA")
+    if isinstance(codec, Raw):
+        return module.raw(width * item_bytes)
     if isinstance(codec, Int4Plain):
         return module.int4_plain(width)
     if isinstance(codec, TabledCodec):
