@@ -79,7 +79,8 @@ def test_nothing_at_an_address(tmp_path: Path, store: Path) -> None:
 
 
 def test_a_model_that_does_not_fit(tmp_path: Path, store: Path) -> None:
-    error = error_of(hyperlane(*TINY, "generate.context=512", "generate.slots=65535", cwd=tmp_path, store=store))
+    large = ("generate.context=512", "generate.slots=65535", "partition.reserve=0.99")
+    error = error_of(hyperlane(*TINY, *large, cwd=tmp_path, store=store))
     assert "does not fit" in error
     assert "local-0 needs" in error
 
