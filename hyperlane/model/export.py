@@ -19,7 +19,7 @@ from hyperlane.model.store import LayerStore
 from hyperlane.model.trace import trace_embedding, trace_head, trace_layer
 from hyperlane.quantization import Form, Quantization, Role
 
-_EXPORTER = 5  # raise it when the same inputs give other graphs or weight files
+_EXPORTER = 6  # raise it when the same inputs give other graphs or weight files
 
 Progress = Callable[[str, int, int], None]
 

@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from hyperlane.errors import ModelError, one_line
 from hyperlane.model.families import Family
 
+_SMALL = 1 << 16  # elements: beyond any vector of a model, and far beyond what optimizers compare (1,024)
+
 
 def skeleton(config: PretrainedConfig, dtype: torch.dtype = torch.float32, attention: str = "eager") -> PreTrainedModel:
     """The model of `config` with its parameters on the meta device and real buffers (rotary frequencies)."""
@@ -54,13 +56,18 @@ def part_of(model: PreTrainedModel, name: str) -> nn.Module:
 
 
 def with_memory(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model, its meta parameters replaced by memory that is not written to, so it costs nothing."""
+    """The same model, its meta parameters replaced by memory. Large ones are not written to, so they cost nothing.
+
+    No two small ones are equal: optimizers take equal constants for one, and norms would share what is theirs.
+    """
     made: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             if parameter.is_meta:
-                empty = nn.Parameter(torch.empty_like(parameter, device="cpu"), requires_grad=False)
-                setattr(module, name, made.setdefault(parameter, empty))
+                memory = torch.empty_like(parameter, device="cpu")
+                if memory.numel() <= _SMALL:
+                    memory.fill_(0.5 + len(made))
+                setattr(module, name, made.setdefault(parameter, nn.Parameter(memory, requires_grad=False)))
     return model
 
 
