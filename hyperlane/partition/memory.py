@@ -46,7 +46,7 @@ def weight_bytes(model: ModelSpec, start: int, stop: int) -> int:
 
 
 def kv_bytes(model: ModelSpec, start: int, stop: int, workload: Workload) -> int:
-    """Preallocated keys and values; each slot has one position more for the idle rows of a step."""
+    """Preallocated keys and values; a position more a slot, which graphs without our attention need for idle rows."""
     return sum(model.kv_bytes_per_token[start:stop]) * workload.slots * (workload.context + 1)
 
 

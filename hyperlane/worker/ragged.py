@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from hyperlane.transport.frame import Run, row_positions
 
+Columns = Mapping[str, tuple[type[np.generic], int | None]]
+"""Outputs by name: the type and width of their rows, None where a row is one number."""
+
 _KEPT = 64  # shapes of call that stay prepared
 _KEPT_ROWS = 64  # of more rows, or of whole rows of logits, a call's memory outweighs what preparing it takes
 
@@ -34,13 +37,8 @@ class RaggedCalls:
         self._session, self._rows, self._caches, self._is_last = session, rows, caches, is_last
         self._calls: OrderedDict[tuple[int, ...], _Call] = OrderedDict()
 
-    def run(
-        self, runs: Sequence[Run], rows: NDArray[Any], outputs: Mapping[str, tuple[type[np.generic], int | None]]
-    ) -> dict[str, NDArray[Any]]:
-        """Rows in the order of `runs` -> the outputs named, each new memory.
-
-        outputs: type and width of each, None where an output row is one number.
-        """
+    def run(self, runs: Sequence[Run], rows: NDArray[Any], outputs: Columns) -> dict[str, NDArray[Any]]:
+        """Rows in the order of `runs` -> the outputs named, each new memory."""
         wanted = sum(run.outputs for run in runs)
         call = self._prepared(len(rows), wanted, outputs)
         call.rows[0] = rows
@@ -57,7 +55,7 @@ class RaggedCalls:
         self._session.run_with_iobinding(call.binding)
         return {name: array[0].copy() if name == "hidden_out" else array.copy() for name, array in call.outputs.items()}
 
-    def _prepared(self, rows: int, wanted: int, outputs: Mapping[str, tuple[type[np.generic], int | None]]) -> "_Call":
+    def _prepared(self, rows: int, wanted: int, outputs: Columns) -> "_Call":
         key = (rows, wanted)
         call = None if "logits" in outputs else self._calls.pop(key, None)
         call = call or self._new_call(rows, wanted, outputs)
@@ -67,7 +65,7 @@ class RaggedCalls:
                 self._calls.popitem(last=False)
         return call
 
-    def _new_call(self, rows: int, wanted: int, outputs: Mapping[str, tuple[type[np.generic], int | None]]) -> "_Call":
+    def _new_call(self, rows: int, wanted: int, outputs: Columns) -> "_Call":
         name, kind, width = self._rows
         call = _Call(
             binding=self._session.io_binding(),

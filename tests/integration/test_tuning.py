@@ -3,14 +3,10 @@
 import csv
 from pathlib import Path
 
-import pytest
-
 from tests.integration.cli import hyperlane
 
 
 def test_a_tuning_sweep_finds_the_quickest_of_its_jobs(tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install 'hyperlane[sweep]'")
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install 'hyperlane[sweep]'")
     done = hyperlane(
         "-m",
         "hydra/sweeper=optuna",
