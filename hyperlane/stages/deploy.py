@@ -14,13 +14,10 @@ from hyperlane.model.store import LayerStore
 from hyperlane.report import describe
 from hyperlane.stages import links, selftest
 from hyperlane.stages.context import Context
-from hyperlane.worker.operators import OPERATORS_VERSION
+from hyperlane.stages.kinds import FP16, has_operators, is_gpu
 
 Seen = Callable[[int, int], None]
 """(sent bytes, total bytes) of what one worker lacks."""
-
-FP16 = "float16"
-"""What GPU workers compute in: onnxruntime's fused attention for CUDA takes nothing wider."""
 
 
 async def run(context: Context) -> Deployment:
@@ -94,16 +91,12 @@ def _unseen(sent_bytes: int, total_bytes: int) -> None: ...
 async def _manifests(context: Context, workers: Sequence[WorkerInfo]) -> dict[str, Manifest]:
     """What each worker's shard is made of: a GPU's is in FP16, exported here where the model's type is another."""
     half = context.manifest
-    if half.dtype != FP16 and any(_is_gpu(worker) for worker in workers):
+    if half.dtype != FP16 and any(is_gpu(worker) for worker in workers):
         checkpoint, config = await context.checkpoint(), context.config
         from hyperlane.model.export import export  # reads torch, which by now is read
 
         half = await trio.to_thread.run_sync(export, checkpoint, context.store, FP16, config.quantization)
-    return {worker.name: half if _is_gpu(worker) else context.manifest for worker in workers}
-
-
-def _is_gpu(worker: WorkerInfo) -> bool:
-    return worker.device.startswith("cuda")
+    return {worker.name: half if is_gpu(worker) else context.manifest for worker in workers}
 
 
 def show(context: Context) -> None:
@@ -162,7 +155,7 @@ def _graph(manifest: Manifest, store: LayerStore, placement: Placement, worker: 
         store,
         placement.start,
         placement.stop,
-        operators=worker.operators == OPERATORS_VERSION,
+        operators=has_operators(worker),
         kv_bits=plan.model.kv_bits,
     )
     return store.put(content)

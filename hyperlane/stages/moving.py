@@ -18,7 +18,8 @@ from hyperlane.generate.step import Step
 from hyperlane.partition import cut
 from hyperlane.stages.context import Context
 from hyperlane.stages.deploy import deploy
-from hyperlane.stages.watch import Target, Watch, replanned, watching, workload_of_plan
+from hyperlane.stages.watch import Target, Watch, replanned, watching
+from hyperlane.stages.workload import workload_of_plan
 
 ANSWER_S = 3.0
 """A worker that says nothing for so long after the chain broke counts as gone."""
@@ -80,7 +81,7 @@ class Moving:
         if not lost or not left:
             return None
         config, plan, cluster = self.context.config, now.plan, replace(now.cluster, workers=left)
-        workload = workload_of_plan(config, plan)
+        workload = workload_of_plan(config, plan, cluster)
         try:
             found = cut(config.partition, plan.model, cluster, workload)
             return Target(replanned(config, plan, cluster, workload, found), cluster, f"{', '.join(lost)} is gone")

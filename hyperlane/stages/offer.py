@@ -1,13 +1,11 @@
 """After a run in which a worker was slower than predicted: what a new plan would bring."""
 
-from dataclasses import replace
-
 from hyperlane.artifacts import Accuracy, Cluster, Plan
 from hyperlane.config import Config, Replanning
 from hyperlane.partition.better import better
 from hyperlane.partition.calibration import calibrated, learnt
 from hyperlane.partition.optimal import Optimal
-from hyperlane.stages.workload import workload_of
+from hyperlane.stages.workload import workload_of_plan
 
 
 def offer(plan: Plan, cluster: Cluster, accuracy: Accuracy, config: Config) -> str | None:
@@ -20,10 +18,8 @@ def offer(plan: Plan, cluster: Cluster, accuracy: Accuracy, config: Config) -> s
     ]
     if replan.mode is Replanning.off or not slow or not isinstance(strategy, Optimal) or plan.predicted is None:
         return None
-    model, workload = plan.model, workload_of(config, plan.model.max_positions, plan.predicted.prompt_tokens)
-    workload = replace(workload, context=plan.context)
-    now = calibrated(cluster, learnt(cluster, {}, accuracy))
-    found = better(strategy, model, now, workload, plan.placements, replan.gain)
+    now, workload = calibrated(cluster, learnt(cluster, {}, accuracy)), workload_of_plan(config, plan, cluster)
+    found = better(strategy, plan.model, now, workload, plan.placements, replan.gain)
     if found is None:
         return None
     return f"{'; '.join(slow)}. A new plan, {found} by partition.objective={strategy.objective.value}; run again for it"

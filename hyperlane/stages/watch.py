@@ -25,7 +25,7 @@ from hyperlane.simulate.compare import replica
 from hyperlane.simulate.expected import ratio
 from hyperlane.stages.context import Context
 from hyperlane.stages.deploy import send_ahead
-from hyperlane.stages.workload import workload_of
+from hyperlane.stages.workload import workload_of_plan
 
 ASKED_STEPS = 256
 """Records of so many steps at most are fetched at a time."""
@@ -139,7 +139,7 @@ class Watch:
             self._slowness.answered(now_s)
         assert isinstance(config.partition, Optimal)
         reason = "; ".join(f"{name} takes {times:.2g} times what was predicted" for name, times in slow.items())
-        cluster, workload = slowed(now.cluster, slow), workload_of_plan(config, now.plan)
+        cluster, workload = slowed(now.cluster, slow), workload_of_plan(config, now.plan, now.cluster)
         found = better(config.partition, now.plan.model, cluster, workload, now.plan.placements, config.replan.gain)
         if found is None:
             log.warning("%s; no other plan is %.0f %% better", reason, 100 * config.replan.gain)
@@ -152,13 +152,6 @@ class Watch:
             if self._stop.is_set():
                 self._sending.cancel()
             await send_ahead(self.context, plan)
-
-
-def workload_of_plan(config: Config, plan: Plan) -> Workload:
-    """What the plan was made for."""
-    prompt_tokens = 0 if plan.predicted is None else plan.predicted.prompt_tokens
-    workload = workload_of(config, plan.model.max_positions, prompt_tokens)
-    return replace(workload, slots=plan.slots, context=plan.context)
 
 
 def replanned(config: Config, plan: Plan, cluster: Cluster, workload: Workload, found: Cut) -> Plan:

@@ -9,7 +9,7 @@ from hyperlane.stages.workload import workload_of
 
 def planned(config: Config, model: ModelSpec, cluster: Cluster, prompt_tokens: int) -> Plan:
     """What the stage plan makes of it."""
-    workload = workload_of(config, model.max_positions, prompt_tokens)
+    workload = workload_of(config, model.max_positions, prompt_tokens, cluster.workers)
     found = cut(config.partition, model, cluster, workload)
     return Plan(
         model=model,

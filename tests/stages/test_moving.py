@@ -12,7 +12,8 @@ from hyperlane.errors import WorkerError
 from hyperlane.generate.scheduler import Shape
 from hyperlane.stages import moving
 from hyperlane.stages.moving import Moving
-from hyperlane.stages.watch import Target, replanned, workload_of_plan
+from hyperlane.stages.watch import Target, replanned
+from hyperlane.stages.workload import workload_of_plan
 from tests.partition.clusters import shapes
 from tests.partition.planned import planned
 from tests.partition.test_optimal import worker
@@ -117,7 +118,7 @@ def test_a_chain_of_workers_that_all_answer_or_none_is_not_mended(
 
 
 def test_a_new_plan_asks_for_the_same_room() -> None:
-    workload = workload_of_plan(CONFIG, PLAN)
+    workload = workload_of_plan(CONFIG, PLAN, CLUSTER)
     assert (workload.slots, workload.context) == (PLAN.slots, PLAN.context)
     found = CONFIG.partition.cut(MODEL, CLUSTER, workload)
     again = replanned(CONFIG, PLAN, CLUSTER, workload, found)
