@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hyperlane.worker.session import StepResult
+from hyperlane.worker.result import StepResult
 
 
 def candidates_payload(result: StepResult) -> memoryview:
