@@ -291,6 +291,7 @@ class Shard:
     start: int
     stop: int
     digest: str  # of the assembled graph, which names its weight files
+    ragged: bool = measured(default=False)  # it computes any step in one call
     control_address: str = measured()
     data_addresses: tuple[str, ...] = measured()
     loaded: bool = measured()  # False: the worker already held exactly this shard
@@ -340,6 +341,11 @@ class Deployment:
     hidden_size: int
     vocab_size: int
     dtype: str
+
+    @property
+    def ragged(self) -> bool:
+        """Whether every worker computes any step in one call."""
+        return all(shard.ragged for shard in self.shards)
 
 
 # --- generate ---------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Protocol
 from hyperlane.errors import RequestError
 from hyperlane.generate.chunks import chunk_tokens
 from hyperlane.generate.slots import Slots
-from hyperlane.generate.step import Fork, Owner, Step, Use
+from hyperlane.generate.step import Company, Fork, Owner, Step, Use
 from hyperlane.transport.frame import Run
 
 FORK_TOKENS = 16
@@ -30,8 +30,10 @@ Draw = Callable[[int, int], int | None]
 class Drafts(Protocol):
     """What may come next in a sequence, and whether trying it pays."""
 
-    def draft(self, request: int, tokens: list[int], guess: Sequence[int], room: int, beside: int) -> Sequence[int]:
-        """At most `room` tokens behind `tokens` and the `guess` under way, with `beside` sequences in the step."""
+    def draft(
+        self, request: int, tokens: list[int], guess: Sequence[int], room: int, company: Company
+    ) -> Sequence[int]:
+        """At most `room` tokens behind `tokens` and the `guess` under way, in a step of this company."""
 
     def learn(self, request: int, accepted: int, rejected: bool) -> None: ...
 
@@ -91,6 +93,7 @@ class Scheduler:
     prefill_chunk: int
     hops: int = 1
     reuse: bool = True  # what slots hold
+    ragged: bool = False  # a step costs the workers one call, wherever its slots are
     drafts: Drafts | None = None
     _waiting: deque[_Sequence] = field(default_factory=deque)
     _running: dict[int, _Sequence] = field(default_factory=dict)  # by request, in order of admission
@@ -104,7 +107,7 @@ class Scheduler:
     _prefilled_last: bool = False
 
     def __post_init__(self) -> None:
-        self._slots = Slots(self.slots, self.lanes)
+        self._slots = Slots(self.slots, self.lanes, ragged=self.ragged)
         self._busy, self._stepped = [False] * self.lanes, [0] * self.lanes
 
     @property
@@ -268,9 +271,10 @@ class Scheduler:
     def _decode_step(self, lane: int) -> Step:
         ready = [s for s in self._running.values() if s.unsent == 1 and self._slots.lane(s.slot) == lane]
         ready.sort(key=lambda sequence: sequence.slot)
-        runs, token_ids = [], []
+        runs, token_ids, drafting = [], [], 0
         for sequence in ready:
-            guess = self._draft(sequence, len(ready)) if self.drafts is not None else ()
+            guess = self._draft(sequence, Company(len(ready), drafting)) if self.drafts is not None else ()
+            drafting += bool(guess)
             count = 1 + len(guess)
             runs.append(Run(sequence.slot, count, sequence.sent, count))
             token_ids.append(sequence.tokens[-1])
@@ -288,19 +292,19 @@ class Scheduler:
         for sequence in self._running.values():
             if sequence.unsent > 0:  # its lane is under way, and takes it along next
                 continue
-            guess = self._draft(sequence, 0)
+            guess = self._draft(sequence, Company(0))
             if guess:
                 run = Run(sequence.slot, len(guess), sequence.sent, len(guess))
                 return self._run_step(Use.AHEAD, [sequence], (run,), guess)
         return None
 
-    def _draft(self, sequence: _Sequence, beside: int) -> list[int]:
+    def _draft(self, sequence: _Sequence, company: Company) -> list[int]:
         """Drafts behind what is sent, already part of the sequence's guess."""
         assert self.drafts is not None
         room = sequence.most - 1 - len(sequence.tokens) - len(sequence.guess)  # the last token is never sent
         if room <= 0:
             return []
-        drafts = self.drafts.draft(sequence.request, sequence.tokens, sequence.guess, room, beside)
+        drafts = self.drafts.draft(sequence.request, sequence.tokens, sequence.guess, room, company)
         guess = list(islice(drafts, room))
         sequence.guess.extend(guess)
         sequence.drafted += len(guess)

@@ -16,6 +16,13 @@ class Use(Enum):
     FORK = "fork"  # no rows: a slot begins as the copy of another
 
 
+class Company(NamedTuple):
+    """The sequences that a step takes along when one of them may add drafts; none: a step of drafts alone."""
+
+    sequences: int
+    drafting: int = 0  # of them, that have drafts already
+
+
 class Owner(NamedTuple):
     """Whose run it is. After a wrong draft the sequence goes on as the next branch; older ones count for nothing."""
 

@@ -9,7 +9,7 @@ from hyperlane.artifacts import Blob, Deployment, Manifest, Placement, Plan, Sha
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import ShardSpec
 from hyperlane.errors import ClusterError
-from hyperlane.model.assemble import assemble, shard_blobs
+from hyperlane.model.assemble import assemble, is_ragged, shard_blobs
 from hyperlane.model.store import LayerStore
 from hyperlane.report import describe
 from hyperlane.stages import links, selftest
@@ -119,6 +119,7 @@ async def _deploy(
         start=placement.start,
         stop=placement.stop,
         digest=graph.sha256,
+        ragged=is_ragged(manifest, operators=_has_operators(worker)),
         control_address=worker.control_address,
         data_addresses=worker.data_addresses,
         loaded=loaded.loaded,
@@ -127,13 +128,17 @@ async def _deploy(
     )
 
 
+def _has_operators(worker: WorkerInfo) -> bool:
+    return worker.operators == OPERATORS_VERSION
+
+
 def _graph(manifest: Manifest, store: LayerStore, placement: Placement, worker: WorkerInfo, plan: Plan) -> Blob:
     content = assemble(
         manifest,
         store,
         placement.start,
         placement.stop,
-        operators=worker.operators == OPERATORS_VERSION,
+        operators=_has_operators(worker),
         kv_bits=plan.model.kv_bits,
     )
     return store.put(content)

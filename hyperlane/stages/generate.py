@@ -111,6 +111,7 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
             prefill_chunk=generate.prefill_chunk,
             hops=hops,
             reuse=generate.prefix_cache,
+            ragged=deployment.ragged,
             drafts=drafts,
         )
         engine = Engine(

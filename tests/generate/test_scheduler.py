@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hyperlane.errors import RequestError
 from hyperlane.generate.scheduler import Scheduler
-from hyperlane.generate.step import Step, Use
+from hyperlane.generate.step import Company, Step, Use
 from tests.generate.toy import VOCABULARY, ToyWorkers, answer
 
 CONTEXT = 64
@@ -169,7 +169,7 @@ class Guesses:
     most: int = 4
     learnt: int = 0
 
-    def draft(self, request: int, tokens: list[int], guess: Sequence[int], room: int, beside: int) -> list[int]:
+    def draft(self, request: int, tokens: list[int], guess: Sequence[int], room: int, company: Company) -> list[int]:
         right = answer([*tokens, *guess], self.most)
         wrong = self.random.randrange(self.most + 1)
         drafts = [token if i < wrong else self.random.randrange(VOCABULARY) for i, token in enumerate(right)]
@@ -254,6 +254,7 @@ def test_every_request_gets_its_own_tokens_whatever_the_order(random: Random, da
         prefill_chunk=data.draw(st.integers(1, 20)),
         hops=data.draw(st.integers(1, 4)),
         reuse=data.draw(st.booleans()),
+        ragged=data.draw(st.booleans()),
         drafts=Guesses(random) if data.draw(st.booleans()) else None,
     )
     play = Play(scheduler, random)
