@@ -150,6 +150,23 @@ class Scheduler:
             return self._fork_step(prefill) or self._prefill_step(prefill)
         return self._ahead_step() if lane is None else self._decode_step(lane)
 
+    def following(self, step: Step) -> Step | None:
+        """What `next_step` will give once `step` is complete, if it completes first and no request ends by it.
+
+        Without its tokens, one a row. None where that is not sure; for when `next_step` gave None.
+        """
+        if step.use is not Use.DECODE or self.drafts is not None:
+            return None
+        runs = []
+        for run, owner in zip(step.runs, step.owners, strict=True):
+            sequence = self._running.get(owner.request)
+            if sequence is None or sequence.branch != owner.branch or len(sequence.tokens) + 1 >= sequence.most:
+                return None
+            runs.append(Run(run.slot, 1, sequence.sent, 1))
+        if any(s.unsent == 1 and self._slots.lane(s.slot) == step.lane for s in self._running.values()):
+            return None  # another comes along
+        return Step(number=self._number + 1, lane=step.lane, use=Use.DECODE, owners=step.owners, runs=tuple(runs))
+
     def complete(self, step: Step, draw: Draw) -> list[Account]:
         """Take in a step's result: `draw` gives the token of each row that counts. Returns who is over by it."""
         self._returned(step)

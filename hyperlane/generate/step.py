@@ -54,3 +54,11 @@ class Step:
     @property
     def outputs(self) -> int:
         return sum(run.outputs for run in self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """A step to be sent as soon as the rows of the one before give its tokens, greedily and none of `stop_ids`."""
+
+    step: Step  # without its tokens
+    stop_ids: frozenset[int]
