@@ -84,7 +84,7 @@ class Session:
     def run(self, runs: Sequence[Run], rows: NDArray[Any] | DeviceRows, want_logits: bool = False) -> StepResult:
         """Compute one step.
 
-        rows: token ids int64 [R] in the first shard, else hidden states [R, D], in the order of `runs`.
+        rows: token ids [R] in the first shard, else hidden states [R, D], in the order of `runs`.
         Outputs come in that order too; on a GPU hidden states stay there, and may still be under way.
         WorkerError if a run does not fit its slot, or ONNX Runtime fails.
         """
@@ -127,20 +127,19 @@ class Session:
 
     def _check(self, runs: Sequence[Run], rows: NDArray[Any] | DeviceRows) -> None:
         """Nothing may be written outside a slot, and no position may be left out."""
-        if len(rows) != sum(run.count for run in runs) or len({run.slot for run in runs}) != len(runs):
+        if len(rows) != sum([run.count for run in runs]) or len({run.slot for run in runs}) != len(runs):
             raise WorkerError(f"a step of {len(rows)} rows does not match its {len(runs)} runs")
         expected = (len(rows), *self._signature.row_shape)
         if rows.shape != expected:
             raise WorkerError(f"rows of shape {rows.shape} where {expected} belongs")
         for run in runs:
-            if run.slot >= self._slots or run.count < 1 or run.outputs > run.count:
+            slot, outputs, position, count = run
+            if slot >= self._slots or count < 1 or outputs > count:
                 raise WorkerError(f"{run} is no run of a worker with {self._slots} slots")
-            if run.position + run.count > self._context:
-                stop = run.position + run.count
-                raise WorkerError(f"position {stop - 1} is beyond the context of {self._context} tokens")
-            if run.position > self._live[run.slot]:
-                live = self._live[run.slot]
-                raise WorkerError(f"slot {run.slot} holds {live} positions, the step starts at {run.position}")
+            if position + count > self._context:
+                raise WorkerError(f"position {position + count - 1} is beyond the context of {self._context} tokens")
+            if position > self._live[slot]:
+                raise WorkerError(f"slot {slot} holds {self._live[slot]} positions, the step starts at {position}")
 
     def _new_calls(self) -> RaggedCalls | BatchedCalls:
         made_of = (self._session, self._signature, self._caches)
