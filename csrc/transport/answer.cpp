@@ -38,28 +38,28 @@ Answer::Answer(Sender& sender, std::uint64_t step, std::string prefix, std::vect
   std::memcpy(&header_, prefix_.data(), sizeof header_);
 }
 
-bool Answer::send(const FrameBlock& block) {
+std::vector<std::int32_t> Answer::send(const FrameBlock& block) {
   Header header;
   std::memcpy(&header, block.data(), sizeof header);
-  if (!is_answered(header)) return false;
+  if (!is_answered(header)) return {};
   const std::uint8_t* ids = block.data() + block.payload_start;
   const std::uint8_t* logits = ids + 4 * std::size_t{header.rows} * header.width;
   const auto tokens = std::make_shared<std::vector<std::int32_t>>();
   for (std::size_t row = 0; row < header.rows; ++row) {
     const std::size_t start = 4 * row * header.width;
     const std::int32_t token = greedy(ids + start, logits + start, header.width);
-    if (std::find(stop_ids_.begin(), stop_ids_.end(), token) != stop_ids_.end()) return false;
+    if (std::find(stop_ids_.begin(), stop_ids_.end(), token) != stop_ids_.end()) return {};
     tokens->push_back(token);
   }
   try {
     const auto* payload = reinterpret_cast<const std::uint8_t*>(tokens->data());
     sender_.submit({prefix_, payload, 4 * tokens->size(), tokens}, 0);
   } catch (const LinkBroken&) {  // whoever sends by itself will be told
-    return false;
+    return {};
   } catch (const TimedOut&) {
-    return false;
+    return {};
   }
-  return true;
+  return *tokens;
 }
 
 bool Answer::is_answered(const Header& header) const {

@@ -16,8 +16,8 @@ class Answer {
   // To the candidates of `step`; `prefix` are header and run table of the frame that takes their tokens.
   Answer(Sender& sender, std::uint64_t step, std::string prefix, std::vector<std::int32_t> stop_ids);
 
-  // Whether `block` was what it answers, and the link took the answer at once.
-  bool send(const FrameBlock& block);
+  // The tokens that were sent; none where `block` is not what it answers, or the link has no room.
+  std::vector<std::int32_t> send(const FrameBlock& block);
 
   Sender& sender() { return sender_; }
 

@@ -39,22 +39,24 @@ std::uint64_t submit(Sender& sender, const py::tuple& frame, double timeout_s) {
 
 std::int64_t now_ns() { return std::chrono::nanoseconds(Clock::now().time_since_epoch()).count(); }
 
-// `types` are Frame, Run and the tuple of kinds. Also gives when the frame had come, and when an answer to it
-// was being sent and had been sent: 0 where none was.
+// `types` are Frame, Run and the tuple of kinds. Also gives when the frame had come, the tokens that answered
+// it, if any, and when they were being sent and had been sent.
 py::tuple recv(Receiver& receiver, double timeout_s, const py::tuple& types, Answer* answer) {
   std::unique_ptr<FrameBlock> block;
+  std::vector<std::int32_t> tokens;
   std::int64_t sending_ns = 0, sent_ns = 0;
   {
     py::gil_scoped_release unlocked;
     block = receiver.recv(timeout_s);
     if (answer) {
       sending_ns = now_ns();
-      sent_ns = answer->send(*block) ? now_ns() : 0;
+      tokens = answer->send(*block);
+      sent_ns = now_ns();
     }
   }
   if (answer) answer->sender().take_spent();
   const std::int64_t arrived_ns = block->arrived_ns;
-  return py::make_tuple(unpack_frame(std::move(block), types), arrived_ns, sending_ns, sent_ns);
+  return py::make_tuple(unpack_frame(std::move(block), types), arrived_ns, tokens, sending_ns, sent_ns);
 }
 
 // `frame` is without its tokens, one a row.

@@ -34,6 +34,7 @@ CLOCK_QUESTIONS = 8
 ASK_S = 0.5
 """After so long a silence, and as often, the workers are asked why nothing comes."""
 _RANDOM_BITS = 8
+_NO_IDS, _NO_LOGITS = np.empty((0, 1), np.int64), np.empty((0, 1), np.float32)
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +87,10 @@ class Chain:
         StepError where a worker could not compute it, WorkerError where one failed or the chain fell silent.
         """
         frame = self._next_frame(timeout_s, None if following is None else self._answer(step, following))
-        answered_ns = self.receiver.answered_ns
-        if following is not None and answered_ns is not None:
+        answered = self.receiver.answered
+        if following is not None and answered is not None:
             self._in_flight += 1
-            self._sent[following.step.number] = answered_ns
+            self._sent[following.step.number] = answered.sending_ns, answered.sent_ns
         sent = self._sent.pop(frame.step, None)
         if frame.kind == Kind.ERROR:
             raise self._error(bytes(frame.payload).decode(errors="replace"))
@@ -97,7 +98,7 @@ class Chain:
             raise TransportError(f"the result of step {frame.step} came where that of {step.number} was due; run again")
         if sent is not None:
             self._trips.append(Trip(step.number, *sent, self.receiver.arrived_ns, time.monotonic_ns()))
-        return _rows(frame, answered=answered_ns is not None)
+        return _rows(frame) if answered is None else Rows(_NO_IDS, _NO_LOGITS, answered.tokens)
 
     def rewire(self, mismatch: TablesError) -> None:
         """Begin an epoch in which the link to the worker that lacks tables carries raw rows."""
@@ -261,13 +262,13 @@ def _token_frame(step: Step, epoch: int) -> Frame:
     return Frame(kind=Kind.TOKENS, epoch=epoch, lane=step.lane, step=step.number, rows=rows, width=1, runs=step.runs)
 
 
-def _rows(frame: Frame, *, answered: bool) -> Rows:
+def _rows(frame: Frame) -> Rows:
     if frame.kind == Kind.FORK:
-        return Rows(np.empty((0, 1), np.int64), np.empty((0, 1), np.float32))
+        return Rows(_NO_IDS, _NO_LOGITS)
     if frame.kind == Kind.LOGITS:
         logits_NV = np.frombuffer(frame.payload, "<f4").reshape(frame.rows, frame.width)
         return Rows(np.broadcast_to(np.arange(frame.width), logits_NV.shape), logits_NV)
     if frame.kind != Kind.CANDIDATES:
         raise TransportError(f"the last worker sent a frame of kind {frame.kind}, not candidates or logits")
     ids_NK, logits_NK = candidates_of(frame)
-    return Rows(ids_NK.astype(np.int64), logits_NK, answered)
+    return Rows(ids_NK.astype(np.int64), logits_NK)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hyperlane.artifacts import GeneratedText
 from hyperlane.errors import HyperlaneError, RequestError, StepError, TablesError
 from hyperlane.generate.sampling import Sampling, sample
-from hyperlane.generate.scheduler import Account, Draw, Scheduler, check_length
+from hyperlane.generate.scheduler import Account, Drafts, Draw, Scheduler, check_length
 from hyperlane.generate.step import Following, Step, Use
 from hyperlane.generate.text import Limits, Prompt, Text, TokenDecoder
 from hyperlane.transport.candidates import greedy
@@ -35,7 +35,7 @@ class Rows:
 
     ids_NK: NDArray[np.int64]
     logits_NK: NDArray[np.float32]
-    answered: bool = False  # the step that follows is sent
+    answered: list[int] | None = None  # each row's token, where the step that follows was sent with them
 
 
 class StepChain(Protocol):
@@ -212,9 +212,10 @@ class Engine:
             self.scheduler.restart()
             return
         step = self._sent.popleft()
-        self._observe(step)
+        if self.scheduler.drafts is not None:
+            self._observe(self.scheduler.drafts, step)
         self._ended += self.scheduler.complete(step, self._draws(rows))
-        if rows.answered:
+        if rows.answered is not None:
             assert following is not None
             self._sent.append(self._foreseen(following.step))
 
@@ -257,7 +258,7 @@ class Engine:
             self._show()
 
     def _draws(self, rows: Rows) -> Draw:
-        chosen: list[int] = []
+        chosen = rows.answered or []
 
         def draw(request: int, row: int) -> int | None:
             nonlocal chosen
@@ -302,10 +303,10 @@ class Engine:
             self.scheduler.cancel(number)
             self._resolve(number, error)
 
-    def _observe(self, step: Step) -> None:
+    def _observe(self, drafts: Drafts, step: Step) -> None:
         """Tell the speculation what a step took that was alone in the chain."""
-        drafts, begun_s = self.scheduler.drafts, self._alone_s
-        if drafts is not None and begun_s is not None and step.use is Use.DECODE and len(step.runs) == 1:
+        begun_s = self._alone_s
+        if begun_s is not None and step.use is Use.DECODE and len(step.runs) == 1:
             drafts.observe(step.runs[0].count, time.perf_counter() - begun_s)
 
 

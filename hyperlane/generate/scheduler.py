@@ -61,6 +61,7 @@ class _Sequence:
     tokens: list[int]  # prompt and answer
     most: int  # tokens in all
     slot: int = -1
+    lane: int = -1
     sent: int = 0
     guess: deque[int] = field(default_factory=deque)
     branch: int = 0
@@ -163,7 +164,7 @@ class Scheduler:
             if sequence is None or sequence.branch != owner.branch or len(sequence.tokens) + 1 >= sequence.most:
                 return None
             runs.append(Run(run.slot, 1, sequence.sent, 1))
-        if any(s.unsent == 1 and self._slots.lane(s.slot) == step.lane for s in self._running.values()):
+        if any(s.unsent == 1 and s.lane == step.lane for s in self._running.values()):
             return None  # another comes along
         return Step(number=self._number + 1, lane=step.lane, use=Use.DECODE, owners=step.owners, runs=tuple(runs))
 
@@ -214,7 +215,7 @@ class Scheduler:
                 return
             self._waiting.popleft()
             shared = self._slots.shared(slot, sequence.tokens) if self.reuse else 0
-            sequence.slot, sequence.chunk, sequence.looked = slot, 0, False
+            sequence.slot, sequence.lane, sequence.chunk, sequence.looked = slot, self._slots.lane(slot), 0, False
             sequence.sent = sequence.cached = min(shared, len(sequence.tokens) - 1)  # the last gives the first row
             self._running[sequence.request] = sequence
 
@@ -252,8 +253,10 @@ class Scheduler:
 
     def _ready_lane(self) -> int | None:
         """Of the lanes that are not in the chain and have a token to send, the one that stepped longest ago."""
-        lanes = {self._slots.lane(s.slot) for s in self._running.values() if s.unsent == 1}
-        return min((lane for lane in lanes if not self._busy[lane]), key=self._stepped.__getitem__, default=None)
+        if all(self._busy):
+            return None
+        lanes = {s.lane for s in self._running.values() if s.unsent == 1 and not self._busy[s.lane]}
+        return min(lanes, key=self._stepped.__getitem__, default=None)
 
     def _ready_prefill(self) -> _Sequence | None:
         if self._prefills_in_flight > self.hops:  # one a worker, and one under way
@@ -286,7 +289,7 @@ class Scheduler:
         return self._run_step(Use.PREFILL, [sequence], (run,), token_ids)
 
     def _decode_step(self, lane: int) -> Step:
-        ready = [s for s in self._running.values() if s.unsent == 1 and self._slots.lane(s.slot) == lane]
+        ready = [s for s in self._running.values() if s.unsent == 1 and s.lane == lane]
         ready.sort(key=lambda sequence: sequence.slot)
         runs, token_ids, drafting = [], [], 0
         for sequence in ready:

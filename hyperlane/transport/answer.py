@@ -5,7 +5,7 @@ Workers wait meanwhile, so the native link does it before Python sees the frame 
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,6 +30,14 @@ class Answer:
     stop_ids: frozenset[int]
 
 
+class Answered(NamedTuple):
+    """What was sent, one token a row, and when that began and ended."""
+
+    tokens: list[int]
+    sending_ns: int
+    sent_ns: int
+
+
 def reply(answer: Answer, frame: Frame) -> Frame | None:
     """What to send now that `frame` came; None where it is not what is answered, or a token is a stop token."""
     due, found = (answer.frame.epoch, answer.step, answer.frame.rows), (frame.epoch, frame.step, frame.rows)
@@ -41,8 +49,8 @@ def reply(answer: Answer, frame: Frame) -> Frame | None:
     return answer.frame._replace(payload=np.array(tokens, "<i4").tobytes())
 
 
-def send_reply(answer: Answer, frame: Frame) -> tuple[int, int] | None:
-    """Send what `reply` gives; when that began and ended, in ns. None where the link has no room, or is broken."""
+def send_reply(answer: Answer, frame: Frame) -> Answered | None:
+    """Send what `reply` gives. None where it gives nothing, and where the link has no room or is broken."""
     sending_ns, replying = time.monotonic_ns(), reply(answer, frame)
     if replying is None:
         return None
@@ -50,4 +58,4 @@ def send_reply(answer: Answer, frame: Frame) -> tuple[int, int] | None:
         answer.sender.send(replying, timeout_s=0)
     except (TimeoutError, TransportError):  # whoever sends by itself will be told
         return None
-    return sending_ns, time.monotonic_ns()
+    return Answered(np.frombuffer(replying.payload, "<i4").tolist(), sending_ns, time.monotonic_ns())

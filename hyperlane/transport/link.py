@@ -12,7 +12,7 @@ from typing import Protocol
 
 from hyperlane.errors import ConfigError, TransportError, one_line
 from hyperlane.transport import native_link, python_link
-from hyperlane.transport.answer import Answer
+from hyperlane.transport.answer import Answer, Answered
 from hyperlane.transport.frame import CRC_BYTES, HEADER_BYTES, MAX_TEXT_BYTES, Frame, Kind, pack, unpack, unpack_header
 from hyperlane.transport.native import extension
 
@@ -80,8 +80,8 @@ class Receiver(Protocol):
         """When the frame that `recv` gave last had come as a whole, on the clock of `time.monotonic_ns`."""
 
     @property
-    def answered_ns(self) -> tuple[int, int] | None:
-        """When the answer to that frame was being sent, and had been; None where none was sent."""
+    def answered(self) -> Answered | None:
+        """The answer to that frame; None where none was sent."""
 
     def recv(self, timeout_s: float, answer: Answer | None = None) -> Frame:
         """The next frame of any connection. Raises TimeoutError, and TransportError once closed.

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any, cast
 
 from hyperlane.errors import TransportError
-from hyperlane.transport.answer import Answer, send_reply
+from hyperlane.transport.answer import Answer, Answered, send_reply
 from hyperlane.transport.frame import Frame, Kind, Run
 
 _TYPES = (Frame, Run, tuple(Kind))  # what the extension makes frames of
@@ -61,7 +61,7 @@ class NativeReceiver:
     ) -> None:
         self.address = address
         self.arrived_ns = 0
-        self.answered_ns: tuple[int, int] | None = None
+        self.answered: Answered | None = None
         listener.setblocking(False)
         module = import_module("hyperlane._native")
         self._receiver = module.Receiver(listener.detach(), greeting, queue_depth, max_frame_bytes, spin_us)
@@ -91,12 +91,12 @@ class NativeReceiver:
         if answer is not None and isinstance(answer.sender, NativeSender):
             prepared = answer.sender.prepared(answer)
         try:
-            frame, self.arrived_ns, sending_ns, sent_ns = self._receiver.recv(timeout_s, _TYPES, prepared)
+            frame, self.arrived_ns, tokens, *times_ns = self._receiver.recv(timeout_s, _TYPES, prepared)
         except ConnectionError as error:
             raise TransportError(f"the data port {self.address} is closed") from error
-        self.answered_ns = (sending_ns, sent_ns) if sent_ns else None
+        self.answered = Answered(tokens, *times_ns) if tokens else None
         if answer is not None and prepared is None:
-            self.answered_ns = send_reply(answer, frame)
+            self.answered = send_reply(answer, frame)
         return cast(Frame, frame)
 
     def ready(self) -> bool:

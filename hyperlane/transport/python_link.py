@@ -11,7 +11,7 @@ from threading import Lock, Thread
 import numpy as np
 
 from hyperlane.errors import TransportError, one_line
-from hyperlane.transport.answer import Answer, send_reply
+from hyperlane.transport.answer import Answer, Answered, send_reply
 from hyperlane.transport.crc32c import crc32c
 from hyperlane.transport.frame import HEADER_BYTES, Frame, Kind, pack_prefix, unpack, unpack_header
 from hyperlane.transport.mailbox import Mailbox
@@ -84,7 +84,7 @@ class PythonReceiver:
         self._greeting = greeting
         self._max_frame_bytes = max_frame_bytes
         self.arrived_ns = 0
-        self.answered_ns: tuple[int, int] | None = None
+        self.answered: Answered | None = None
         self._queue: Mailbox[tuple[Frame, int]] = Mailbox(queue_depth)
         self._lock = Lock()
         self._connections: dict[socket.socket, int] = {}  # frames of each
@@ -109,7 +109,7 @@ class PythonReceiver:
 
     def recv(self, timeout_s: float, answer: Answer | None = None) -> Frame:
         frame, self.arrived_ns = self._queue.take(timeout_s)
-        self.answered_ns = None if answer is None else send_reply(answer, frame)
+        self.answered = None if answer is None else send_reply(answer, frame)
         return frame
 
     def ready(self) -> bool:

@@ -25,6 +25,7 @@ from hyperlane.transport.frame import (
     row_positions,
 )
 from hyperlane.transport.link import Receiver, Sender
+from hyperlane.transport.native import ask_for_short_slices
 from hyperlane.worker.codecs import EpochCodecs
 from hyperlane.worker.device_path import DevicePath
 from hyperlane.worker.gpu import DeviceRows
@@ -70,6 +71,7 @@ class Pump:
 
     def run(self, stop: Event) -> None:
         """Until `stop` is set; raises TransportError when the next of the chain is gone."""
+        ask_for_short_slices()  # a frame that comes is not left behind what else runs here
         gc.freeze()  # what lives by now lives on: the collector need not walk it between two steps
         if self.overlap:
             overlapped(self, stop)

@@ -51,7 +51,7 @@ class ToyChain:
         if step.number in self.lacks_tables_at:
             raise TablesError("the frame was made with other tables", "w1")
         rows = answered(self, rows, following) if self.answers else rows
-        self.answered += rows.answered
+        self.answered += rows.answered is not None
         return rows
 
     def rewire(self, mismatch: TablesError) -> None:

@@ -72,4 +72,4 @@ def answered(chain: StepChain, rows: Rows, following: Following | None) -> Rows:
     if not following.stop_ids.isdisjoint(tokens):
         return rows
     chain.send(replace(following.step, token_ids=tuple(tokens)), whole_rows=False)
-    return replace(rows, answered=True)
+    return replace(rows, answered=tokens)

@@ -69,7 +69,7 @@ def exchanged(ends: Ends, frame: Frame, given: Answer) -> Frame | None:
     """What went on when `frame` came home."""
     ends.last.send(frame, WAIT_S)
     assert ends.home.recv(WAIT_S, given).payload == frame.payload, "home sees it too"
-    return None if ends.home.answered_ns is None else ends.first.recv(WAIT_S)
+    return None if ends.home.answered is None else ends.first.recv(WAIT_S)
 
 
 IDS = np.array([[5, 9, 3], [1, 2, 8]], np.int32)
@@ -95,7 +95,8 @@ def test_the_tokens_of_all_rows_go_on_the_lower_id_on_a_tie(ends: Ends) -> None:
     assert found is not None
     assert np.frombuffer(found.payload, "<i4").tolist() == [5, 1] == greedy(IDS, VALUES_NK)
     assert (found.step, found.epoch, found.lane, found.runs) == (42, 7, 1, runs(2, 6))
-    sending_ns, sent_ns = ends.home.answered_ns
+    tokens, sending_ns, sent_ns = ends.home.answered
+    assert tokens == [5, 1]
     assert begun_ns <= ends.home.arrived_ns <= sending_ns <= sent_ns <= time.monotonic_ns()
 
 
