@@ -22,7 +22,7 @@ from hyperlane.transport.codec.scalar_tables import (
 )
 from hyperlane.transport.codec.tables import Tables
 
-INT4_BITS = 3.96  # a value, everything of a coded row counted
+INT4_BITS = 3.95  # a value, everything of a coded row counted
 EXPONENT = 0.25  # of the deviation in the step
 WIDEST_REST = 4.0  # steps in a deviation, what is above goes to the low bits
 CLASSES = 4  # of vectors, an octave of steps in a deviation

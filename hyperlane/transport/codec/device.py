@@ -32,5 +32,5 @@ def device_codec(codec: Codec, width: int, max_rows: int, *, few_rows: int | Non
     if isinstance(codec, Int4Plain):
         return module.int4_plain(width)
     if isinstance(codec, TabledCodec):
-        return module.rotated(**native_parts(codec), max_rows=max_rows, few_rows=few_rows)
+        return module.rotated(**native_parts(codec.reference), max_rows=max_rows, few_rows=few_rows)
     raise TransportError(f"codec {codec.name} has no kernels for a GPU")

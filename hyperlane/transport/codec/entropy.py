@@ -13,10 +13,12 @@ the rows that are coded, in their order: heads, sizes, strings, counts, patches.
 - A symbol that its table has not is coded as the nearest one that it has, and patched: channel u16, k >> shift i8.
   The rows that have patches have a count of them, u8; they stand row by row, by place in the tables' order.
 
-Rows of an RMS above 16 times the calibrated median go as they are here, not above 4 times: patches hold what few
-channels an attention sink has. A row also goes as it is where r or g are beyond their bytes, a k >> shift is beyond i8, or patches are more than a
-32nd of its channels, or 255. All arithmetic is FP32, each operation rounded to nearest even, none fused; native code
-gives the same bits. What a row decodes to does not depend on the rows beside it.
+Rows of an RMS above 16 times the calibrated median go as they are here, not above 4 times: a few patches hold what an
+attention sink has more than others. A row also goes as it is where r or g are beyond their bytes, a k >> shift is
+beyond i8, or patches are more than a 32nd of its channels, or 255.
+
+All arithmetic is FP32, each operation rounded to nearest even, none fused; native code gives the same bits. What a
+row decodes to does not depend on the rows beside it.
 """
 
 from dataclasses import dataclass
@@ -184,7 +186,7 @@ class EntropyCodec:
 
     def _values(self, heads_CH: NDArray[np.uint8], rest_CD: NDArray[np.int32]) -> NDArray[np.float32]:
         """Rows [C, D] of their heads and rests by place."""
-        r_C, g_C = r_value(heads_CH[:, 0]), scale.step(heads_CH[:, 1] & (PATCHED - 1))
+        r_C, g_C = r_value(heads_CH[:, 0]), scale.step(heads_CH[:, 1] & np.uint8(PATCHED - 1))
         k_CD = rest_CD << self.tables.scalar.shift_D[self.order]
         low_CP = np.unpackbits(heads_CH[:, 2:], axis=1, count=len(self.low_P), bitorder="little").astype(np.int32)
         for (place, bit), low_C in zip(self.low_P.tolist(), low_CP.T, strict=True):

@@ -85,4 +85,5 @@ def starts(frequency_TK: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def lookup(frequency_TK: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[T, 256]: the symbol of each slot."""
     symbols = np.arange(frequency_TK.shape[1], dtype=np.uint8)
-    return np.array([np.repeat(symbols, frequency_K) for frequency_K in frequency_TK], np.uint8).reshape(-1, TOTAL)
+    slots = [np.repeat(symbols, frequency_K) for frequency_K in frequency_TK]
+    return np.array(slots, np.uint8).reshape(-1, TOTAL)

@@ -8,7 +8,7 @@ f32 values as they are; a ZERO row is nothing.
 All arithmetic is FP32, each operation rounded to nearest even, none fused; native code gives the same bits.
 """
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray

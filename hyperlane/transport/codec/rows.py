@@ -25,7 +25,8 @@ RAW_TYPES = {HALF: "<f2", SINGLE: "<f4"}
 def row_rms(rows_RD: NDArray[np.float32]) -> NDArray[np.float16]:
     """The RMS of each row, in the order of sums that native code keeps."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.sqrt(row_sum(rows_RD * rows_RD) / np.float32(rows_RD.shape[1])).astype(np.float16)
+        rms_R: NDArray[np.float32] = np.sqrt(row_sum(rows_RD * rows_RD) / np.float32(rows_RD.shape[1]))
+        return rms_R.astype(np.float16)
 
 
 def may_be_coded(
