@@ -23,6 +23,7 @@ from hyperlane.transport.codec.scalar_tables import (
 from hyperlane.transport.codec.tables import Tables
 
 INT4_BITS = 3.95  # a value, everything of a coded row counted
+LEAST_BITS = 3.4  # a value, its row's part not counted, where rows are so narrow that this part is large
 EXPONENT = 0.25  # of the deviation in the step
 WIDEST_REST = 4.0  # steps in a deviation, what is above goes to the low bits
 CLASSES = 4  # of vectors, an octave of steps in a deviation
@@ -42,8 +43,15 @@ def scalar_tables(
         step_D = np.maximum((2.0**log_step * deviation_D**EXPONENT).astype(np.float16), SMALLEST_STEP)
         tables = _with_loudness(Tables(median_rms, mean_D, scale_D, _structure(step_D, deviation_D)), rows)
         fitted, bits = _fitted(tables, rows)
-        log_step += bits - INT4_BITS
+        log_step = min(log_step + bits - _bits_to_spend(len(step_D)), 4.0)
     return fitted
+
+
+def _bits_to_spend(width: int) -> float:
+    """A value, on its symbol and low bits."""
+    strings = max(STRING_VALUES // (LANES * vectors(width)), 1)
+    row_bits = 2 + 16 + 8 * (4 + LANES) / strings
+    return max(INT4_BITS - row_bits / width, LEAST_BITS)
 
 
 def _structure(step_D: NDArray[np.float16], deviation_D: NDArray[np.float64]) -> ScalarTables:
@@ -70,7 +78,7 @@ def _with_loudness(tables: Tables, rows_RD: NDArray[np.float32]) -> Tables:
 
 
 def _fitted(tables: Tables, rows_RD: NDArray[np.float32]) -> tuple[ScalarTables, float]:
-    """The tables with frequencies for such rows, and the bits a value that these take."""
+    """The tables with frequencies for such rows, and the bits a value that symbols and low bits of these take."""
     codec, scalar = EntropyCodec(tables), tables.scalar
     rms_R = np.sqrt((rows_RD.astype(np.float64) ** 2).mean(axis=1)).astype(np.float16)
     rest_RD = (codec.multiples(rows_RD, rms_R).k_RD >> scalar.shift_D)[:, codec.order].astype(np.int64)
@@ -81,9 +89,7 @@ def _fitted(tables: Tables, rows_RD: NDArray[np.float32]) -> tuple[ScalarTables,
         count_K = np.bincount(np.clip(rest + MIDDLE, 0, SYMBOLS - 1), minlength=SYMBOLS)
         frequency_TK[table] = frequencies(count_K)
         symbol_bits += _bits(rest + MIDDLE, frequency_TK[table])
-    lanes = LANES * vectors(tables.width)
-    string_bits = 8 * (4 + LANES) / max(STRING_VALUES // lanes, 1)
-    row_bits = symbol_bits / len(rows_RD) + 2 + 8 * codec.head_bytes + string_bits
+    row_bits = symbol_bits / len(rows_RD) + 8 * (codec.head_bytes - 2)
     return replace(scalar, frequency_TK=frequency_TK), row_bits / tables.width
 
 
