@@ -86,4 +86,5 @@ def lookup(frequency_TK: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[T, 256]: the symbol of each slot."""
     symbols = np.arange(frequency_TK.shape[1], dtype=np.uint8)
     slots = [np.repeat(symbols, frequency_K) for frequency_K in frequency_TK]
-    return np.array(slots, np.uint8).reshape(-1, TOTAL)
+    table_TB: NDArray[np.uint8] = np.array(slots, np.uint8).reshape(-1, TOTAL)
+    return table_TB
