@@ -79,7 +79,8 @@ def starts(frequency_TK: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The sum of the frequencies before each symbol of its table, below 256."""
     frequency = frequency_TK.astype(np.uint32)
     # A symbol behind the last that has a frequency starts at 256, which nothing asks for.
-    return np.minimum(np.cumsum(frequency, axis=1) - frequency, TOTAL - 1).astype(np.uint8)
+    start_TK: NDArray[np.uint32] = np.minimum(np.cumsum(frequency, axis=1) - frequency, TOTAL - 1)
+    return start_TK.astype(np.uint8)
 
 
 def lookup(frequency_TK: NDArray[np.uint8]) -> NDArray[np.uint8]:
