@@ -1,6 +1,6 @@
 """deploy: every worker gets its shard, and only the layers that it lacks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
@@ -14,16 +14,35 @@ from hyperlane.model.store import LayerStore
 from hyperlane.report import describe
 from hyperlane.stages import links, selftest
 from hyperlane.stages.context import Context
-from hyperlane.worker.operators import OPERATORS_VERSION
+from hyperlane.stages.kinds import FP16, has_operators, is_gpu
 
-FP16 = "float16"
-"""What GPU workers compute in: onnxruntime's fused attention for CUDA takes nothing wider."""
+Seen = Callable[[int, int], None]
+"""(sent bytes, total bytes) of what one worker lacks."""
 
 
 async def run(context: Context) -> Deployment:
     """Deploy to all workers of the plan at once; WorkerError or StoreError names the one that failed."""
-    plan, manifest, store = context.plan, context.manifest, context.store
-    live = {worker.name: worker for worker in (await context.live()).workers}
+    columns = (TextColumn("deploy: {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=context.console, transient=True, disable=not context.console.is_terminal) as bar:
+        shards = await _send(context, context.plan, lambda name: _shown(bar, bar.add_task(name, total=None)))
+    return await _deployment(context, context.plan, shards)
+
+
+async def deploy(context: Context, plan: Plan) -> Deployment:
+    """The same for another plan than the run's, and nothing is shown: a text may be on its way to the terminal."""
+    return await _deployment(context, plan, await _send(context, plan, lambda name: _unseen))
+
+
+async def send_ahead(context: Context, plan: Plan) -> None:
+    """Send what the workers of `plan` lack while they go on with what they hold."""
+    await _send(context, plan, lambda name: _unseen, files_only=True)
+
+
+async def _send(
+    context: Context, plan: Plan, progress: Callable[[str], Seen], *, files_only: bool = False
+) -> tuple[Shard, ...]:
+    """Each worker's part, at the same time; `progress(worker)` is told what was sent of it."""
+    store, live = context.store, {worker.name: worker for worker in (await context.live()).workers}
     missing = [p.worker for p in plan.placements if p.worker not in live]
     if missing:
         raise ClusterError(
@@ -31,19 +50,21 @@ async def run(context: Context) -> Deployment:
         )
     manifests = await _manifests(context, [live[p.worker] for p in plan.placements])
     shards: dict[str, Shard] = {}
-    columns = (TextColumn("deploy: {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=context.console, transient=True, disable=not context.console.is_terminal) as bar:
 
-        async def one(placement: Placement) -> None:
-            task = bar.add_task(placement.worker, total=None)
-            worker = live[placement.worker]
-            shards[placement.worker] = await _deploy(placement, worker, plan, manifests[worker.name], store, bar, task)
+    async def one(placement: Placement) -> None:
+        worker, seen = live[placement.worker], progress(placement.worker)
+        shards[worker.name] = await _deploy(placement, worker, plan, manifests[worker.name], store, seen, files_only)
 
-        async with trio.open_nursery() as nursery:
-            for placement in plan.placements:
-                nursery.start_soon(one, placement)
-    chain = tuple(shards[placement.worker] for placement in plan.placements)
-    tested = await selftest.run(context, chain)
+    async with trio.open_nursery() as nursery:
+        for placement in plan.placements:
+            nursery.start_soon(one, placement)
+    return tuple(shards[placement.worker] for placement in plan.placements)
+
+
+async def _deployment(context: Context, plan: Plan, chain: tuple[Shard, ...]) -> Deployment:
+    """The loaded shards with what crosses their boundaries, tested where the codec asks for it."""
+    manifest = context.manifest
+    tested = await selftest.run(context, plan, chain)
     deployment = Deployment(
         key=manifest.key,
         shards=chain,
@@ -60,19 +81,22 @@ async def run(context: Context) -> Deployment:
     return await trio.to_thread.run_sync(links.choose, deployment, context.config)
 
 
+def _shown(bar: Progress, task: TaskID) -> Seen:
+    return lambda sent, total: bar.update(task, completed=sent, total=total)
+
+
+def _unseen(sent_bytes: int, total_bytes: int) -> None: ...
+
+
 async def _manifests(context: Context, workers: Sequence[WorkerInfo]) -> dict[str, Manifest]:
     """What each worker's shard is made of: a GPU's is in FP16, exported here where the model's type is another."""
     half = context.manifest
-    if half.dtype != FP16 and any(_is_gpu(worker) for worker in workers):
+    if half.dtype != FP16 and any(is_gpu(worker) for worker in workers):
         checkpoint, config = await context.checkpoint(), context.config
         from hyperlane.model.export import export  # reads torch, which by now is read
 
         half = await trio.to_thread.run_sync(export, checkpoint, context.store, FP16, config.quantization)
-    return {worker.name: half if _is_gpu(worker) else context.manifest for worker in workers}
-
-
-def _is_gpu(worker: WorkerInfo) -> bool:
-    return worker.device.startswith("cuda")
+    return {worker.name: half if is_gpu(worker) else context.manifest for worker in workers}
 
 
 def show(context: Context) -> None:
@@ -94,8 +118,8 @@ async def _deploy(
     plan: Plan,
     manifest: Manifest,
     store: LayerStore,
-    bar: Progress,
-    task: TaskID,
+    seen: Seen,
+    files_only: bool,
 ) -> Shard:
     graph = await trio.to_thread.run_sync(_graph, manifest, store, placement, worker, plan)
     spec = ShardSpec(
@@ -111,15 +135,13 @@ async def _deploy(
         context=plan.context,
     )
     with ControlClient(worker.control_address, worker.name) as client:
-        loaded = await client.load_shard(
-            spec, store.path, progress=lambda sent, total: bar.update(task, completed=sent, total=total)
-        )
+        loaded = await client.load_shard(spec, store.path, progress=seen, files_only=files_only)
     return Shard(
         worker=worker.name,
         start=placement.start,
         stop=placement.stop,
         digest=graph.sha256,
-        ragged=is_ragged(manifest, operators=_has_operators(worker)),
+        ragged=is_ragged(manifest, operators=has_operators(worker)),
         control_address=worker.control_address,
         data_addresses=worker.data_addresses,
         loaded=loaded.loaded,
@@ -128,17 +150,13 @@ async def _deploy(
     )
 
 
-def _has_operators(worker: WorkerInfo) -> bool:
-    return worker.operators == OPERATORS_VERSION
-
-
 def _graph(manifest: Manifest, store: LayerStore, placement: Placement, worker: WorkerInfo, plan: Plan) -> Blob:
     content = assemble(
         manifest,
         store,
         placement.start,
         placement.stop,
-        operators=_has_operators(worker),
+        operators=has_operators(worker),
         kv_bits=plan.model.kv_bits,
     )
     return store.put(content)

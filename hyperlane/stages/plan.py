@@ -26,7 +26,7 @@ async def run(context: Context) -> Plan:
         read_spec, checkpoint, config.model.dtype.value, config.quantization, bits, abandon_on_cancel=True
     )
     longest = await _longest_prompt(context, min(config.generate.context, spec.max_positions))
-    workload = workload_of(config, spec.max_positions, longest)
+    workload = workload_of(config, spec.max_positions, longest, context.cluster.workers)
     cluster, strategy = context.cluster, config.partition
     found = await trio.to_thread.run_sync(cut, strategy, spec, cluster, workload, abandon_on_cancel=True)
     placements = count(strategy, found, spec, cluster, workload)
