@@ -9,7 +9,7 @@ from hyperlane.artifacts import Blob, Deployment, Manifest, Placement, Plan, Sha
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import ShardSpec
 from hyperlane.errors import ClusterError
-from hyperlane.model.assemble import assemble, shard_blobs
+from hyperlane.model.assemble import assemble, is_ragged, shard_blobs
 from hyperlane.model.store import LayerStore
 from hyperlane.report import describe
 from hyperlane.stages import links, selftest
@@ -141,6 +141,7 @@ async def _deploy(
         start=placement.start,
         stop=placement.stop,
         digest=graph.sha256,
+        ragged=is_ragged(manifest, operators=has_operators(worker)),
         control_address=worker.control_address,
         data_addresses=worker.data_addresses,
         loaded=loaded.loaded,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hyperlane.errors import WorkerError
 from hyperlane.worker.gpu import DeviceRows, Gpu, RowRing, segments
+from hyperlane.worker.signature import Value
 
 RESULTS = 4  # steps whose hidden states may wait to be encoded
 ALIGNMENT = 64
@@ -209,7 +210,7 @@ class DeviceSide:
         return sent
 
 
-def refuse_float32(types: Mapping[str, str]) -> None:
-    """WorkerError for a shard with fused FP32 attention, which onnxruntime has no CUDA kernels for. Types by input."""
-    if any(name.startswith("past_") and kind != "tensor(float16)" for name, kind in types.items()):
+def refuse_float32(caches: Sequence[Value]) -> None:
+    """WorkerError for a shard with fused FP32 attention, which onnxruntime has no CUDA kernels for."""
+    if any(cache.type is not np.float16 for cache in caches):
         raise WorkerError("a GPU takes shards in FP16; deploy again, or set model.dtype=float16")
