@@ -127,7 +127,7 @@ __device__ __forceinline__ void apply_patch(const EntropyView& view, const unsig
                                             const RowScales& scales, T* row) {
   const unsigned channel = patch[0] | patch[1] << 8;
   if (channel >= view.width) return;
-  const unsigned shift = view.info[channel] >> 16 & 7, pitch = (view.width + 1) / 2 * 2;
+  const unsigned shift = view.info[channel].symbol >> kShiftBit, pitch = (view.width + 1) / 2 * 2;
   unsigned k = static_cast<unsigned>(static_cast<int>(static_cast<signed char>(patch[2]))) << shift;
   for (unsigned bit = 0; bit < shift; ++bit)
     k |= low_bit(scales.low, view.low_at[bit * pitch + channel]) << bit;

@@ -7,8 +7,6 @@
 namespace hyperlane {
 namespace {
 
-constexpr float kIntegers = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-constexpr float kLargestMultiple = 32767.0f;
 constexpr unsigned kLargestR = 247, kPatched = 128;
 constexpr unsigned kPatchBytes = 3;
 
@@ -21,19 +19,21 @@ struct Patch {
 // Of a warp, in shared memory.
 struct RowRoom {
   unsigned char* symbols;
-  unsigned* low;
+  unsigned char* low;  // bits that go as they are, the lowest of a byte each
   Patch* patches;
 };
 
+__host__ __device__ inline unsigned low_room_bytes(const EntropyView& view) {
+  return (view.low_count + 31) / 32 * 32;
+}
 __host__ __device__ inline unsigned row_room_bytes(const EntropyView& view) {
-  return view.symbol_bytes + (4 * view.low_words + 15) / 16 * 16 +
+  return view.symbol_bytes + low_room_bytes(view) +
          (static_cast<unsigned>(sizeof(Patch)) * view.most_patches + 15) / 16 * 16;
 }
 
 __device__ __forceinline__ RowRoom row_room(const EntropyView& view, unsigned char* at) {
   unsigned char* low = at + view.symbol_bytes;
-  return {at, reinterpret_cast<unsigned*>(low),
-          reinterpret_cast<Patch*>(low + (4 * view.low_words + 15) / 16 * 16)};
+  return {at, low, reinterpret_cast<Patch*>(low + low_room_bytes(view))};
 }
 
 // Two neighbours; a row may start anywhere and end odd, so that pairs are loaded whole only where `paired`.
@@ -108,21 +108,21 @@ struct RowOf {
 };
 
 struct Multiple {
-  int k, rest;
-  unsigned symbol, at;
+  int k, rest, symbol;
   bool patched;
 };
 
-__device__ __forceinline__ Multiple multiple_of(float y, float inverse_g, unsigned info) {
-  const float scaled = fminf(fmaxf(__fmul_rn(y, inverse_g), -kLargestMultiple), kLargestMultiple);
+__device__ __forceinline__ unsigned shift_of(const uint2 info) { return info.x >> kShiftBit; }
+__device__ __forceinline__ unsigned symbol_at(const uint2 info) { return info.x & 0xFFFF; }
+
+// Values beyond an integer saturate, and then no i8 holds what is left of them.
+__device__ __forceinline__ Multiple multiple_of(float y, float inverse_g, const uint2 info) {
   Multiple found;
-  found.k = __float_as_int(__fadd_rn(scaled, kIntegers)) - __float_as_int(kIntegers);
-  found.rest = found.k >> (info >> 16 & 7);
+  found.k = __float2int_rn(__fmul_rn(y, inverse_g));
+  found.rest = found.k >> shift_of(info);
   const int symbol = found.rest + static_cast<int>(kMiddle);
-  const int coded = min(max(symbol, static_cast<int>(info >> 19 & 31)), static_cast<int>(info >> 24));
-  found.symbol = static_cast<unsigned>(coded);
-  found.patched = coded != symbol;
-  found.at = info & 0xFFFF;
+  found.symbol = min(max(symbol, static_cast<int>(info.x >> 16 & 31)), static_cast<int>(info.x >> 21 & 31));
+  found.patched = found.symbol != symbol;
   return found;
 }
 
@@ -130,12 +130,15 @@ __device__ __forceinline__ unsigned place_of(unsigned symbol_at) {
   return 32 * (4 * (symbol_at >> 7) + (symbol_at & 3)) + (symbol_at >> 2 & 31);
 }
 
-__device__ __forceinline__ void add_low_bits(const EntropyView& view, int k, unsigned shift, unsigned channel,
-                                             unsigned* low) {
-  const unsigned pitch = (view.width + 1) / 2 * 2;
-  for (unsigned bit = 0; bit < shift; ++bit) {
-    const unsigned at = __ldg(view.low_at + bit * pitch + channel);
-    if (k >> bit & 1) atomicOr(low + at / 32, 1u << (at % 32));
+__device__ __forceinline__ void put_low_bits(const EntropyView& view, int k, const uint2 info, unsigned channel,
+                                             unsigned char* low) {
+  const unsigned shift = shift_of(info), at = info.y & ((1u << kLowBits) - 1);
+  if (shift > 0) low[at] = static_cast<unsigned char>(k);
+  if (shift > 1) low[at + (info.y >> kLowBits)] = static_cast<unsigned char>(k >> 1);
+  if (shift > 2) {
+    const unsigned pitch = (view.width + 1) / 2 * 2;
+    for (unsigned bit = 2; bit < shift; ++bit)
+      low[__ldg(view.low_at + bit * pitch + channel)] = static_cast<unsigned char>(k >> bit);
   }
 }
 
@@ -148,26 +151,26 @@ __device__ __forceinline__ unsigned find_symbols(const RowOf<T>& of, float inver
   const unsigned below = (1u << of.lane) - 1;
   unsigned patch_count = 0;
   bool holds = true;
-#pragma unroll 2
+#pragma unroll 4
   for (unsigned first = 0; first < view.width; first += 64) {
     const unsigned at = first + 2 * of.lane;
     Multiple each[2] = {};
-    unsigned shift[2] = {};
+    uint4 info{};
     if (at < view.width) {
       float y[2];
       of.steps(at, inverse_r, y);
-      const uint2 info = __ldg(reinterpret_cast<const uint2*>(view.info + at));
-      each[0] = multiple_of(y[0], inverse_g, info.x);
-      each[1] = multiple_of(y[1], inverse_g, info.y);
-      shift[0] = info.x >> 16 & 7, shift[1] = info.y >> 16 & 7;
-      room.symbols[each[0].at] = static_cast<unsigned char>(each[0].symbol);
-      if (at + 1 < view.width)
-        room.symbols[each[1].at] = static_cast<unsigned char>(each[1].symbol);
-      else
-        each[1].patched = false, shift[1] = 0;
+      info = __ldg(reinterpret_cast<const uint4*>(view.info + at));
+      each[0] = multiple_of(y[0], inverse_g, {info.x, info.y});
+      each[1] = multiple_of(y[1], inverse_g, {info.z, info.w});
+      room.symbols[info.x & 0xFFFF] = static_cast<unsigned char>(each[0].symbol);
+      put_low_bits(view, each[0].k, {info.x, info.y}, at, room.low);
+      if (at + 1 < view.width) {
+        room.symbols[info.z & 0xFFFF] = static_cast<unsigned char>(each[1].symbol);
+        put_low_bits(view, each[1].k, {info.z, info.w}, at + 1, room.low);
+      } else {
+        each[1].patched = false;
+      }
     }
-    if (shift[0]) add_low_bits(view, each[0].k, shift[0], at, room.low);
-    if (shift[1]) add_low_bits(view, each[1].k, shift[1], at + 1, room.low);
     if (!__any_sync(kAllLanes, each[0].patched || each[1].patched)) continue;
 #pragma unroll
     for (unsigned i = 0; i < 2; ++i) {
@@ -175,12 +178,27 @@ __device__ __forceinline__ unsigned find_symbols(const RowOf<T>& of, float inver
       const unsigned index = patch_count + __popc(patched & below);
       holds = holds && (!each[i].patched || (each[i].rest >= -128 && each[i].rest < 128));
       if (each[i].patched && index < view.most_patches)
-        room.patches[index] = {place_of(each[i].at), static_cast<unsigned short>(at + i),
+        room.patches[index] = {place_of((i ? info.z : info.x) & 0xFFFF), static_cast<unsigned short>(at + i),
                                static_cast<signed char>(each[i].rest)};
       patch_count += __popc(patched);
     }
   }
   return __all_sync(kAllLanes, holds) ? patch_count : view.most_patches + 1;
+}
+
+// The lowest bits of four bytes, the first byte's lowest.
+__device__ __forceinline__ unsigned four_bits(unsigned bytes) {
+  return ((bytes & 0x01010101u) * 0x10204080u) >> 28;
+}
+
+// A byte each lane.
+__device__ __forceinline__ void write_low_bits(const EntropyView& view, const unsigned char* low,
+                                               unsigned char* to, unsigned lane) {
+  const auto* pairs = reinterpret_cast<const uint2*>(low);
+  for (unsigned i = lane; i + 2 < view.head_bytes; i += 32) {
+    const uint2 eight = pairs[i];
+    to[i] = static_cast<unsigned char>(four_bits(eight.x) | four_bits(eight.y) << 4);
+  }
 }
 
 // In the order of their places.
@@ -216,8 +234,6 @@ __device__ __forceinline__ void quantize_row(const EntropyView& view, const Entr
     const unsigned g = e4m3_nearest(sixteenfold);
     coded = sixteenfold <= kLargestScale && r <= kLargestR;
     if (coded) {
-      for (unsigned i = lane; i < view.low_words; i += 32) room.low[i] = 0;
-      __syncwarp();
       patch_count = find_symbols(of, inverse_r, inverse(e4m3_step(g)), room);
       coded = patch_count <= view.most_patches;
       __syncwarp();
@@ -228,8 +244,7 @@ __device__ __forceinline__ void quantize_row(const EntropyView& view, const Entr
         head[0] = static_cast<unsigned char>(r);
         head[1] = static_cast<unsigned char>(g | (patch_count ? kPatched : 0));
       }
-      const auto* low = reinterpret_cast<const unsigned char*>(room.low);
-      for (unsigned i = lane; i + 2 < view.head_bytes; i += 32) head[2 + i] = low[i];
+      write_low_bits(view, room.low, head + 2, lane);
       const auto* symbols = reinterpret_cast<const uint4*>(room.symbols);
       auto* to = reinterpret_cast<uint4*>(job.scratch.symbols + index * view.symbol_bytes);
 #pragma unroll 4

@@ -10,10 +10,10 @@ constexpr unsigned kBlockChannels = 256, kLaneChannels = 8;
 // What eight channels of a lane have in all rows.
 struct EightChannels {
   float step[kLaneChannels], mean[kLaneChannels];
-  unsigned low_at[kLaneChannels];  // of bit 0
-  unsigned shifts;                 // four bits each
-  unsigned most_shift;             // of the warp
-  unsigned count;                  // of those that are there
+  unsigned low_byte[kLaneChannels], low_mask[kLaneChannels];  // where bit 0 stands; no mask where none goes as it is
+  unsigned shifts;                                            // four bits each
+  unsigned most_shift;                                        // of the warp
+  unsigned count;                                             // of those that are there
 
   __device__ __forceinline__ EightChannels(const EntropyView& view, unsigned first) {
     count = first < view.width ? min(view.width - first, kLaneChannels) : 0;
@@ -23,9 +23,10 @@ struct EightChannels {
     for (unsigned i = 0; i < kLaneChannels; ++i) {
       const unsigned channel = i < count ? first + i : 0;
       const float2 both = __ldg(view.step_mean + channel);
+      const uint2 info = __ldg(reinterpret_cast<const uint2*>(view.info + channel));
       step[i] = both.x, mean[i] = both.y;
-      const unsigned shift = i < count ? __ldg(view.info + channel) >> 16 & 7 : 0;
-      low_at[i] = __ldg(view.low_at + channel);
+      const unsigned shift = i < count ? shift_of(info) : 0, at = info.y & ((1u << kLowBits) - 1);
+      low_byte[i] = at / 8, low_mask[i] = shift ? 1u << (at % 8) : 0;
       shifts |= shift << (4 * i);
       most = max(most, shift);
     }
@@ -52,7 +53,7 @@ __device__ __forceinline__ unsigned low_bit(const unsigned char* low, unsigned a
 }
 
 __device__ __forceinline__ float value_of(int k, const RowScales& scales, float step, float mean) {
-  const float multiple = __fadd_rn(__int_as_float(k + __float_as_int(kIntegers)), -kIntegers);
+  const float multiple = static_cast<float>(k);
   return __fmul_rn(__fadd_rn(__fmul_rn(__fmul_rn(multiple, scales.g), step), mean), scales.r);
 }
 
@@ -78,15 +79,21 @@ __device__ __forceinline__ void write_eight(const EntropyView& view, const Eight
   for (unsigned i = 0; i < kLaneChannels; ++i)
     k[i] = static_cast<signed char>((i < 4 ? symbols.x : symbols.y) >> (8 * (i % 4)));
   if (of.most_shift) {
-    const unsigned pitch = (view.width + 1) / 2 * 2;
+    unsigned bytes[kLaneChannels];
+#pragma unroll
+    for (unsigned i = 0; i < kLaneChannels; ++i) bytes[i] = scales.low[of.low_byte[i]];
 #pragma unroll
     for (unsigned i = 0; i < kLaneChannels; ++i) {
       const unsigned shift = of.shifts >> (4 * i) & 7;
-      if (!shift) continue;
-      k[i] = static_cast<int>(static_cast<unsigned>(k[i]) << shift | low_bit(scales.low, of.low_at[i]));
-      for (unsigned bit = 1; bit < shift; ++bit)
-        k[i] |= static_cast<int>(low_bit(scales.low, __ldg(view.low_at + bit * pitch + first + i)) << bit);
+      k[i] = static_cast<int>((static_cast<unsigned>(k[i]) << shift) + min(bytes[i] & of.low_mask[i], 1u));
     }
+  }
+  if (of.most_shift > 1) {
+    const unsigned pitch = (view.width + 1) / 2 * 2;
+#pragma unroll
+    for (unsigned i = 0; i < kLaneChannels; ++i)
+      for (unsigned bit = 1; bit < (of.shifts >> (4 * i) & 7); ++bit)
+        k[i] |= static_cast<int>(low_bit(scales.low, __ldg(view.low_at + bit * pitch + first + i)) << bit);
   }
   float values[kLaneChannels];
 #pragma unroll
