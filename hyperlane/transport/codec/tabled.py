@@ -67,7 +67,7 @@ def native_parts(reference: Reference) -> dict[str, Any]:
         "quantizer": 0 if reference.quantizer.ID == h4.ID else 2,
         "forward": reference.rotation.forward,
         "backward": reference.rotation.backward,
-        "blocks": list(reference.spans),
+        "blocks": [(start, stop - start, bits) for start, stop, bits in reference.spans],
         "levels": NF4.levels.tolist(),
         "trials": list(h4.TRIALS),
     }
