@@ -30,8 +30,8 @@ __device__ __forceinline__ void tell_length(const EntropyJob& job, std::size_t b
   *const_cast<volatile unsigned long long*>(job.payload_bytes) = bytes;
 }
 
-template <class T>
-__global__ void __launch_bounds__(32 * kRowWarps, 3)
+template <class T, bool kWhole>
+__global__ void __launch_bounds__(32 * kRowWarps, 2)
     quantize_rows(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job, const T* rows) {
   extern __shared__ uint4 shared[];
   auto* memory = reinterpret_cast<unsigned char*>(shared);
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(32 * kRowWarps, 3)
   const RowRoom room = row_room(view, memory + warp * bytes);
   for (std::size_t row = blockIdx.x * std::size_t{warps} + warp; row < job.row_count;
        row += std::size_t{gridDim.x} * warps)
-    quantize_row(view, job, rows, row, room, threadIdx.x % 32);
+    quantize_row<T, kWhole>(view, job, rows, row, room, threadIdx.x % 32);
 }
 
 __global__ void __launch_bounds__(32 * kStringWarps)
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kAssembleThreads)
 }
 
 // One string's rows or less.
-template <class T>
+template <class T, bool kWhole>
 __global__ void __launch_bounds__(kFewThreads)
     encode_few(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job, const T* rows) {
   extern __shared__ uint4 shared[];
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kFewThreads)
   clear_room(memory, rooms * room_bytes);
   if (warp < rooms)
     for (std::size_t row = warp; row < job.row_count; row += rooms)
-      quantize_row(view, job, rows, row, row_room(view, memory + warp * room_bytes), lane);
+      quantize_row<T, kWhole>(view, job, rows, row, row_room(view, memory + warp * room_bytes), lane);
   __syncthreads();
   find_rows([&](std::size_t row) { return static_cast<unsigned>(job.scratch.states[row]); }, job.row_count,
             view.width, {0, view.string_rows}, window);
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kFewThreads)
 
 unsigned ceil_div(std::size_t count, std::size_t by) { return static_cast<unsigned>((count + by - 1) / by); }
 
-template <class T>
+template <class T, bool kWhole>
 cudaError_t launch_rows(const EntropyView& view, const EntropyJob& job, const T* rows, int shared_bytes, bool few,
                         cudaStream_t stream) {
   constexpr unsigned kStaticBytes = 32 << 10;
@@ -113,10 +113,10 @@ cudaError_t launch_rows(const EntropyView& view, const EntropyJob& job, const T*
   if (few && most == 1) {
     const auto rooms = static_cast<unsigned>(std::min<std::size_t>(kFewThreads / 32, job.row_count));
     const unsigned bytes = rooms * row_bytes + tables;
-    if (bytes + kStaticBytes <= room) return launch(encode_few<T>, {1, kFewThreads, bytes}, stream, view, job, rows);
+    if (bytes + kStaticBytes <= room) return launch(encode_few<T, kWhole>, {1, kFewThreads, bytes}, stream, view, job, rows);
   }
   const unsigned warps = std::min(kRowWarps, room / row_bytes);
-  cudaError_t code = launch(quantize_rows<T>, {ceil_div(job.row_count, warps), 32 * warps, warps * row_bytes}, stream,
+  cudaError_t code = launch(quantize_rows<T, kWhole>, {ceil_div(job.row_count, warps), 32 * warps, warps * row_bytes}, stream,
                             view, job, rows);
   if (code != cudaSuccess) return code;
   const unsigned strings = std::max(std::min(kStringWarps, kWindowRows / view.string_rows), 1u);
@@ -125,12 +125,20 @@ cudaError_t launch_rows(const EntropyView& view, const EntropyJob& job, const T*
   return launch(assemble_payload<T>, {most, kAssembleThreads, 0}, stream, view, job, rows);
 }
 
+template <class T>
+cudaError_t launch_any(const EntropyView& view, const EntropyJob& job, const T* rows, int shared_bytes, bool few,
+                       cudaStream_t stream) {
+  if (view.width % 256 == 0 && on_bytes(rows, 0, 2 * sizeof(T)))
+    return launch_rows<T, true>(view, job, rows, shared_bytes, few, stream);
+  return launch_rows<T, false>(view, job, rows, shared_bytes, few, stream);
+}
+
 }  // namespace
 
 cudaError_t launch_entropy_encode(const EntropyView& view, const EntropyJob& job, const void* rows, bool half,
                                   int shared_bytes, bool few, cudaStream_t stream) {
-  if (half) return launch_rows(view, job, static_cast<const __half*>(rows), shared_bytes, few, stream);
-  return launch_rows(view, job, static_cast<const float*>(rows), shared_bytes, few, stream);
+  if (half) return launch_any(view, job, static_cast<const __half*>(rows), shared_bytes, few, stream);
+  return launch_any(view, job, static_cast<const float*>(rows), shared_bytes, few, stream);
 }
 
 }  // namespace hyperlane

@@ -36,21 +36,13 @@ __device__ __forceinline__ RowRoom row_room(const EntropyView& view, unsigned ch
   return {at, low, reinterpret_cast<Patch*>(low + low_room_bytes(view))};
 }
 
-// Two neighbours; a row may start anywhere and end odd, so that pairs are loaded whole only where `paired`.
-template <class T>
-__device__ __forceinline__ void load_pair(const T* row, unsigned at, unsigned width, bool paired, T* pair) {
-  if (paired) {
-    if constexpr (sizeof(T) == 2) {
-      const unsigned bits = *reinterpret_cast<const unsigned*>(row + at);
-      memcpy(pair, &bits, 4);
-    } else {
-      const float2 both = *reinterpret_cast<const float2*>(row + at);
-      memcpy(pair, &both, 8);
-    }
-  } else {
-    pair[0] = row[at];
-    pair[1] = at + 1 < width ? row[at + 1] : T(0.0f);
-  }
+__device__ __forceinline__ void load_pair(const __half* from, __half* pair) {
+  const unsigned bits = __ldg(reinterpret_cast<const unsigned*>(from));
+  memcpy(pair, &bits, 4);
+}
+__device__ __forceinline__ void load_pair(const float* from, float* pair) {
+  const float2 both = __ldg(reinterpret_cast<const float2*>(from));
+  memcpy(pair, &both, 8);
 }
 
 // 64 running sums, two a lane, to the row's.
@@ -67,41 +59,56 @@ __device__ __forceinline__ float by_step(float value, float inverse_r, float2 me
   return __fmul_rn(__fadd_rn(__fmul_rn(value, inverse_r), -mean_inverse.x), mean_inverse.y);
 }
 
-template <class T>
+// kWhole: the width is a multiple of 256, and rows start on pairs.
+template <class T, bool kWhole>
 struct RowOf {
   const EntropyView& view;
   const T* row;
-  bool paired;
   unsigned lane;
+
+  __device__ __forceinline__ bool has(unsigned channel) const { return kWhole || channel < view.width; }
+
+  // Two neighbours; zeros beyond the row.
+  __device__ __forceinline__ void load(unsigned at, float* values) const {
+    T pair[2] = {T(0.0f), T(0.0f)};
+    if constexpr (kWhole) {
+      load_pair(row + at, pair);
+    } else {
+      if (at < view.width) pair[0] = row[at];
+      if (at + 1 < view.width) pair[1] = row[at + 1];
+    }
+    values[0] = widen(pair[0]), values[1] = widen(pair[1]);
+  }
 
   __device__ __forceinline__ float squares() const {
     float even = 0, odd = 0;
 #pragma unroll 8
-    for (unsigned at = 2 * lane; at < view.width; at += 64) {
-      T pair[2];
-      load_pair(row, at, view.width, paired, pair);
-      even = add_square(even, widen(pair[0]), T());
-      odd = add_square(odd, widen(pair[1]), T());
+    for (unsigned first = 0; first < view.width; first += 64) {
+      float pair[2];
+      load(first + 2 * lane, pair);
+      even = add_square(even, pair[0], T());
+      odd = add_square(odd, pair[1], T());
     }
     return halved(even, odd);
   }
 
   __device__ __forceinline__ void steps(unsigned at, float inverse_r, float* y) const {
-    T pair[2];
-    load_pair(row, at, view.width, paired, pair);
-    const float4 both = __ldg(reinterpret_cast<const float4*>(view.mean_inverse + at));
-    y[0] = by_step(widen(pair[0]), inverse_r, {both.x, both.y});
-    y[1] = by_step(widen(pair[1]), inverse_r, {both.z, both.w});
+    float pair[2];
+    load(at, pair);
+    const float4 both = __ldg(reinterpret_cast<const float4*>(view.mean_inverse + (has(at) ? at : 0)));
+    y[0] = by_step(pair[0], inverse_r, {both.x, both.y});
+    y[1] = by_step(pair[1], inverse_r, {both.z, both.w});
   }
 
   __device__ __forceinline__ float loudness(float inverse_r) const {
     float even = 0, odd = 0;
 #pragma unroll 4
-    for (unsigned at = 2 * lane; at < view.width; at += 64) {
+    for (unsigned first = 0; first < view.width; first += 64) {
+      const unsigned at = first + 2 * lane;
       float y[2];
       steps(at, inverse_r, y);
-      even = __fadd_rn(even, fabsf(y[0]));
-      if (at + 1 < view.width) odd = __fadd_rn(odd, fabsf(y[1]));
+      even = __fadd_rn(even, has(at) ? fabsf(y[0]) : 0.0f);
+      odd = __fadd_rn(odd, has(at + 1) ? fabsf(y[1]) : 0.0f);
     }
     return halved(even, odd);
   }
@@ -130,58 +137,85 @@ __device__ __forceinline__ unsigned place_of(unsigned symbol_at) {
   return 32 * (4 * (symbol_at >> 7) + (symbol_at & 3)) + (symbol_at >> 2 & 31);
 }
 
-__device__ __forceinline__ void put_low_bits(const EntropyView& view, int k, const uint2 info, unsigned channel,
-                                             unsigned char* low) {
+// Bits 0 and 1.
+__device__ __forceinline__ void put_low_bits(int k, const uint2 info, unsigned char* low) {
   const unsigned shift = shift_of(info), at = info.y & ((1u << kLowBits) - 1);
   if (shift > 0) low[at] = static_cast<unsigned char>(k);
   if (shift > 1) low[at + (info.y >> kLowBits)] = static_cast<unsigned char>(k >> 1);
-  if (shift > 2) {
-    const unsigned pitch = (view.width + 1) / 2 * 2;
-    for (unsigned bit = 2; bit < shift; ++bit)
-      low[__ldg(view.low_at + bit * pitch + channel)] = static_cast<unsigned char>(k >> bit);
-  }
 }
+
+// The others, which few channels have.
+__device__ __noinline__ void put_more_bits(const unsigned* low_at, unsigned pitch, int k, unsigned shift,
+                                           unsigned char* low) {
+#pragma unroll 1
+  for (unsigned bit = 2; bit < shift; ++bit) low[__ldg(low_at + bit * pitch)] = static_cast<unsigned char>(k >> bit);
+}
+
+// Patches of some pairs into the warp's room: two channels a lane from `first` on, 64 further each time.
+__device__ __forceinline__ bool put_patches(const EntropyView& view, const Multiple* each, const uint2* info,
+                                            unsigned count, unsigned first, unsigned lane, const RowRoom& room,
+                                            unsigned& patch_count) {
+  bool holds = true;
+#pragma unroll
+  for (unsigned i = 0; i < count; ++i) {
+    const unsigned patched = __ballot_sync(kAllLanes, each[i].patched);
+    const unsigned index = patch_count + __popc(patched & ((1u << lane) - 1));
+    patch_count += __popc(patched);
+    if (!each[i].patched) continue;
+    holds = holds && each[i].rest >= -128 && each[i].rest < 128;
+    const unsigned channel = first + 64 * (i / 2) + 2 * lane + i % 2;
+    if (index < view.most_patches)
+      room.patches[index] = {place_of(symbol_at(info[i])), static_cast<unsigned short>(channel),
+                             static_cast<signed char>(each[i].rest)};
+  }
+  return holds;
+}
+
+constexpr unsigned kPairs = 4;  // of a lane, loaded together
 
 // Symbols, low bits and patches into the warp's room. The number of patches; more than `most_patches` where the
 // format cannot hold the row.
-template <class T>
-__device__ __forceinline__ unsigned find_symbols(const RowOf<T>& of, float inverse_r, float inverse_g,
+template <class T, bool kWhole>
+__device__ __forceinline__ unsigned find_symbols(const RowOf<T, kWhole>& of, float inverse_r, float inverse_g,
                                                  const RowRoom& room) {
   const EntropyView& view = of.view;
-  const unsigned below = (1u << of.lane) - 1;
   unsigned patch_count = 0;
   bool holds = true;
-#pragma unroll 4
-  for (unsigned first = 0; first < view.width; first += 64) {
-    const unsigned at = first + 2 * of.lane;
-    Multiple each[2] = {};
-    uint4 info{};
-    if (at < view.width) {
-      float y[2];
-      of.steps(at, inverse_r, y);
-      info = __ldg(reinterpret_cast<const uint4*>(view.info + at));
-      each[0] = multiple_of(y[0], inverse_g, {info.x, info.y});
-      each[1] = multiple_of(y[1], inverse_g, {info.z, info.w});
-      room.symbols[info.x & 0xFFFF] = static_cast<unsigned char>(each[0].symbol);
-      put_low_bits(view, each[0].k, {info.x, info.y}, at, room.low);
-      if (at + 1 < view.width) {
-        room.symbols[info.z & 0xFFFF] = static_cast<unsigned char>(each[1].symbol);
-        put_low_bits(view, each[1].k, {info.z, info.w}, at + 1, room.low);
+  for (unsigned first = 0; first < view.width; first += 64 * kPairs) {
+    float y[2 * kPairs];
+    uint2 info[2 * kPairs];
+#pragma unroll
+    for (unsigned i = 0; i < kPairs; ++i) {
+      const unsigned at = first + 64 * i + 2 * of.lane;
+      of.steps(at, inverse_r, y + 2 * i);
+      const uint4 both = __ldg(reinterpret_cast<const uint4*>(view.info + (of.has(at) ? at : 0)));
+      info[2 * i] = {both.x, both.y}, info[2 * i + 1] = {both.z, both.w};
+    }
+    Multiple each[2 * kPairs];
+    bool patched = false;
+    unsigned most = 0;
+#pragma unroll
+    for (unsigned i = 0; i < 2 * kPairs; ++i) {
+      each[i] = multiple_of(y[i], inverse_g, info[i]);
+      if (of.has(first + 64 * (i / 2) + 2 * of.lane + i % 2)) {
+        room.symbols[symbol_at(info[i])] = static_cast<unsigned char>(each[i].symbol);
+        put_low_bits(each[i].k, info[i], room.low);
+        patched = patched || each[i].patched;
+        most = max(most, info[i].x);
       } else {
-        each[1].patched = false;
+        each[i].patched = false;
+        info[i].x = 0;
       }
     }
-    if (!__any_sync(kAllLanes, each[0].patched || each[1].patched)) continue;
+    if (most >> kShiftBit > 2) {
 #pragma unroll
-    for (unsigned i = 0; i < 2; ++i) {
-      const unsigned patched = __ballot_sync(kAllLanes, each[i].patched);
-      const unsigned index = patch_count + __popc(patched & below);
-      holds = holds && (!each[i].patched || (each[i].rest >= -128 && each[i].rest < 128));
-      if (each[i].patched && index < view.most_patches)
-        room.patches[index] = {place_of((i ? info.z : info.x) & 0xFFFF), static_cast<unsigned short>(at + i),
-                               static_cast<signed char>(each[i].rest)};
-      patch_count += __popc(patched);
+      for (unsigned i = 0; i < 2 * kPairs; ++i)
+        if (shift_of(info[i]) > 2)
+          put_more_bits(view.low_at + first + 64 * (i / 2) + 2 * of.lane + i % 2, (view.width + 1) / 2 * 2,
+                        each[i].k, shift_of(info[i]), room.low);
     }
+    if (__any_sync(kAllLanes, patched))
+      holds = put_patches(view, each, info, 2 * kPairs, first, of.lane, room, patch_count) && holds;
   }
   return __all_sync(kAllLanes, holds) ? patch_count : view.most_patches + 1;
 }
@@ -214,13 +248,11 @@ __device__ __forceinline__ void write_patches(const RowRoom& room, unsigned coun
   }
 }
 
-template <class T>
+template <class T, bool kWhole>
 __device__ __forceinline__ void quantize_row(const EntropyView& view, const EntropyJob& job, const T* rows,
                                              std::size_t index, const RowRoom& room, unsigned lane) {
   const T* row = rows + index * view.width;
-  const bool paired =
-      view.width % 2 == 0 && reinterpret_cast<std::uintptr_t>(rows) % (2 * sizeof(T)) == 0;
-  const RowOf<T> of{view, row, paired, lane};
+  const RowOf<T, kWhole> of{view, row, lane};
   const float squares = of.squares();
   const unsigned rms_bits = half_bits(__fsqrt_rn(__fdiv_rn(squares, static_cast<float>(view.width)))) & 0xFFFF;
   const float rms = __half2float(__ushort_as_half(static_cast<unsigned short>(rms_bits)));

@@ -21,7 +21,7 @@ struct Coder {
   unsigned below;  // lanes
 
   __device__ __forceinline__ void put(const uint2 code, bool present) {
-    const bool moved = present && (state << 16 | 0xFFFFFFu) >= code.y;
+    const bool moved = __byte_perm(state, 0xFFFF, 0x7154) >= code.y && present;  // state >= frequency << 8
     const unsigned all = __ballot_sync(kAllLanes, moved);
     out -= __popc(all);
     if (moved) {
@@ -29,8 +29,7 @@ struct Coder {
       state >>= 8;
     }
     if (!present) return;
-    const unsigned quotient = __umulhi(state, code.x);
-    state += quotient * (code.y >> 16 & 0xFF) + (code.y & 0xFFFF);
+    state = __dp2a_lo(__umulhi(state << 8, code.x) | 1u << 16, code.y, state);
   }
 };
 

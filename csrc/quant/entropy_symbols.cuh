@@ -17,7 +17,7 @@ class Decoder {
       : feed_(feed), below_((1u << lane) - 1), lane_(lane) {
     const unsigned at = feed.lead() + 2 * lane;
     const unsigned state = feed.byte(at) | feed.byte(at + 1) << 8;
-    high_ = state >> 8;
+    factors_ = (state & 0xFF00) | kOne;
     word_ = first[state & 0xFF];
     position_ = feed.lead() + kStatesBytes;
   }
@@ -27,20 +27,19 @@ class Decoder {
     unsigned candidate = 0;
     if (kAhead) candidate = next[feed_.byte(position_ + lane_)];
     const unsigned word = word_;
-    const unsigned state =
-        present ? (word >> 8 & 0xFF) * high_ + (word >> 16 & 0xFF) : high_ << 8 | word >> 24;
+    const unsigned state = present ? __dp4a(word, factors_, 0u) : (factors_ & 0xFF00) | word >> 24;
     const bool is_short = state < 256;
     const unsigned all = __ballot_sync(kAllLanes, is_short);
     const unsigned rank = __popc(all & below_);
     if (kAhead) {
       const unsigned handed = __shfl_sync(kAllLanes, candidate, rank);
       if (is_short)
-        word_ = handed, high_ = state;
+        word_ = handed, factors_ = state * 256 + kOne;
       else
-        word_ = next[state & 0xFF], high_ = state >> 8;
+        word_ = next[state & 0xFF], factors_ = (state & 0xFF00) | kOne;
     } else {
       const unsigned byte = feed_.byte(position_ + rank);
-      high_ = is_short ? state : state >> 8;
+      factors_ = is_short ? state * 256 + kOne : (state & 0xFF00) | kOne;
       word_ = next[is_short ? byte : state & 0xFF];
     }
     position_ += __popc(all);
@@ -51,12 +50,15 @@ class Decoder {
 
   // Whether the string ended where its symbols did; for the whole warp.
   __device__ __forceinline__ bool ended(unsigned bytes) const {
-    return __all_sync(kAllLanes, high_ == 1 && word_ >> 24 == 0 && position_ == feed_.lead() + bytes);
+    return __all_sync(kAllLanes, (factors_ & 0xFF00) == 256 && word_ >> 24 == 0 && position_ == feed_.lead() + bytes);
   }
 
  private:
+  static constexpr unsigned kOne = 1u << 16;
+
   Feed& feed_;
-  unsigned below_, lane_, position_, high_, word_;
+  // factors: what a word's bytes are multiplied by and summed up: 0, the state's upper byte, 1, 0.
+  unsigned below_, lane_, position_, factors_, word_;
 };
 
 }  // namespace

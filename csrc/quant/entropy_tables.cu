@@ -103,11 +103,8 @@ std::vector<SymbolCode> symbol_codes(const EntropyDeviceParts& parts) {
   for (std::size_t i = 0; i < codes.size(); ++i) {
     const unsigned frequency = parts.frequency[i];
     if (i % kSymbols == 0) start = 0;
-    // By 1: umulhi(x, 2^32 - 1) is x - 1, and what lacks, 255, goes into the start.
-    const std::uint32_t inverse =
-        frequency > 1 ? static_cast<std::uint32_t>((std::uint64_t{1} << 32) / frequency + 1) : 0xFFFFFFFFu;
-    codes[i] = {inverse, frequency << 24 | (256 - std::max(frequency, 1u)) << 16 |
-                             (start + (frequency == 1 ? 255 : 0))};
+    if (frequency)
+      codes[i] = {(1u << 24) / frequency + (frequency > 1), (256 - frequency) | start << 8 | frequency << 16};
     start += frequency;
   }
   return codes;

@@ -24,10 +24,11 @@ struct EntropyDeviceParts {
   std::vector<std::uint8_t> shift, table, frequency;
 };
 
-// A symbol's division and place: q = umulhi(x, inverse), x -> x + q * (256 - frequency) + start.
+// A symbol's division and place: q = umulhi(x << 8, inverse), x -> x + q * (256 - frequency) + start. The quotient
+// is exact for states of 16 bits: inverse is 2^24 / frequency or less than 1 above it.
 struct SymbolCode {
   std::uint32_t inverse;
-  std::uint32_t packed;  // frequency << 24 | (256 - frequency) << 16 | start
+  std::uint32_t packed;  // 256 - frequency, start, frequency; a byte each
 };
 
 // `symbol`: where it stands, 16 bits; the table's lowest and highest symbol, 5 bits each; shift, from bit kShiftBit on.
