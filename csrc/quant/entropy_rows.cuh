@@ -9,6 +9,7 @@ namespace {
 
 constexpr unsigned kLargestR = 247, kPatched = 128;
 constexpr unsigned kPatchBytes = 3;
+constexpr unsigned kPairs = 4;  // of channels that a lane loads together
 
 struct Patch {
   unsigned place;
@@ -82,12 +83,15 @@ struct RowOf {
 
   __device__ __forceinline__ float squares() const {
     float even = 0, odd = 0;
-#pragma unroll 8
-    for (unsigned first = 0; first < view.width; first += 64) {
-      float pair[2];
-      load(first + 2 * lane, pair);
-      even = add_square(even, pair[0], T());
-      odd = add_square(odd, pair[1], T());
+    for (unsigned first = 0; first < view.width; first += 64 * kPairs) {
+      float pairs[2 * kPairs];
+#pragma unroll
+      for (unsigned i = 0; i < kPairs; ++i) load(first + 64 * i + 2 * lane, pairs + 2 * i);
+#pragma unroll
+      for (unsigned i = 0; i < kPairs; ++i) {
+        even = add_square(even, pairs[2 * i], T());
+        odd = add_square(odd, pairs[2 * i + 1], T());
+      }
     }
     return halved(even, odd);
   }
@@ -102,13 +106,16 @@ struct RowOf {
 
   __device__ __forceinline__ float loudness(float inverse_r) const {
     float even = 0, odd = 0;
-#pragma unroll 4
-    for (unsigned first = 0; first < view.width; first += 64) {
-      const unsigned at = first + 2 * lane;
-      float y[2];
-      steps(at, inverse_r, y);
-      even = __fadd_rn(even, has(at) ? fabsf(y[0]) : 0.0f);
-      odd = __fadd_rn(odd, has(at + 1) ? fabsf(y[1]) : 0.0f);
+    for (unsigned first = 0; first < view.width; first += 64 * kPairs) {
+      float y[2 * kPairs];
+#pragma unroll
+      for (unsigned i = 0; i < kPairs; ++i) steps(first + 64 * i + 2 * lane, inverse_r, y + 2 * i);
+#pragma unroll
+      for (unsigned i = 0; i < kPairs; ++i) {
+        const unsigned at = first + 64 * i + 2 * lane;
+        even = __fadd_rn(even, has(at) ? fabsf(y[2 * i]) : 0.0f);
+        odd = __fadd_rn(odd, has(at + 1) ? fabsf(y[2 * i + 1]) : 0.0f);
+      }
     }
     return halved(even, odd);
   }
@@ -170,8 +177,6 @@ __device__ __forceinline__ bool put_patches(const EntropyView& view, const Multi
   }
   return holds;
 }
-
-constexpr unsigned kPairs = 4;  // of a lane, loaded together
 
 // Symbols, low bits and patches into the warp's room. The number of patches; more than `most_patches` where the
 // format cannot hold the row.
