@@ -1,5 +1,6 @@
 // The kernels of `int4`'s encoding: three launches, or one of a single thread block where rows are few.
 #include "quant/entropy_assemble.cuh"
+#include "quant/entropy_many.cuh"
 #include "quant/entropy_rows.cuh"
 #include "quant/entropy_strings.cuh"
 
@@ -7,6 +8,7 @@ namespace hyperlane {
 namespace {
 
 constexpr unsigned kRowWarps = 8, kStringWarps = 4, kAssembleThreads = 256, kFewThreads = 512;
+constexpr std::size_t kLeastMany = 4096;  // rows; below, a warp each fills more of the GPU
 
 __device__ __forceinline__ void clear_room(unsigned char* room, unsigned bytes) {
   for (unsigned i = threadIdx.x; i < bytes / 4; i += blockDim.x) reinterpret_cast<unsigned*>(room)[i] = 0;
@@ -41,6 +43,16 @@ __global__ void __launch_bounds__(32 * kRowWarps, 2)
   for (std::size_t row = blockIdx.x * std::size_t{warps} + warp; row < job.row_count;
        row += std::size_t{gridDim.x} * warps)
     quantize_row<T, kWhole>(view, job, rows, row, room, threadIdx.x % 32);
+}
+
+template <class T>
+__global__ void __launch_bounds__(32 * kRowWarps, 2)
+    quantize_many(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job, const T* rows) {
+  extern __shared__ uint4 shared[];
+  const unsigned warps = blockDim.x / 32, warp = threadIdx.x / 32;
+  const ManyRoom room = many_room(view, reinterpret_cast<unsigned char*>(shared) + warp * many_room_bytes(view));
+  const std::size_t first = (blockIdx.x * std::size_t{warps} + warp) * kManyRows;
+  if (first < job.row_count) quantize_four(view, job, rows, first, room, threadIdx.x % 32);
 }
 
 __global__ void __launch_bounds__(32 * kStringWarps)
@@ -115,9 +127,17 @@ cudaError_t launch_rows(const EntropyView& view, const EntropyJob& job, const T*
     const unsigned bytes = rooms * row_bytes + tables;
     if (bytes + kStaticBytes <= room) return launch(encode_few<T, kWhole>, {1, kFewThreads, bytes}, stream, view, job, rows);
   }
-  const unsigned warps = std::min(kRowWarps, room / row_bytes);
-  cudaError_t code = launch(quantize_rows<T, kWhole>, {ceil_div(job.row_count, warps), 32 * warps, warps * row_bytes}, stream,
-                            view, job, rows);
+  cudaError_t code = cudaSuccess;
+  const unsigned many_warps = std::min(kRowWarps, room / many_room_bytes(view));
+  if (kWhole && many_warps && job.row_count >= kLeastMany) {
+    const unsigned blocks = ceil_div(job.row_count, many_warps * kManyRows);
+    code = launch(quantize_many<T>, {blocks, 32 * many_warps, many_warps * many_room_bytes(view)}, stream, view, job,
+                  rows);
+  } else {
+    const unsigned warps = std::min(kRowWarps, room / row_bytes);
+    code = launch(quantize_rows<T, kWhole>, {ceil_div(job.row_count, warps), 32 * warps, warps * row_bytes}, stream,
+                  view, job, rows);
+  }
   if (code != cudaSuccess) return code;
   const unsigned strings = std::max(std::min(kStringWarps, kWindowRows / view.string_rows), 1u);
   code = launch(encode_strings, {ceil_div(most, strings), 32 * kStringWarps, tables}, stream, view, job, strings);

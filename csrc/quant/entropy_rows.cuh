@@ -11,6 +11,14 @@ constexpr unsigned kLargestR = 247, kPatched = 128;
 constexpr unsigned kPatchBytes = 3;
 constexpr unsigned kPairs = 4;  // of channels that a lane loads together
 
+// FP16's bits to exponent and three bits of mantissa, ties to even, and what that stands for.
+__device__ __forceinline__ unsigned r_byte(unsigned rms_bits) {
+  return (rms_bits + 0x3F + (rms_bits >> 7 & 1)) >> 7;
+}
+__device__ __forceinline__ float r_value(unsigned byte) {
+  return __half2float(__ushort_as_half(static_cast<unsigned short>(byte << 7)));
+}
+
 struct Patch {
   unsigned place;
   unsigned short channel;
@@ -160,7 +168,7 @@ __device__ __noinline__ void put_more_bits(const unsigned* low_at, unsigned pitc
 
 // Patches of some pairs into the warp's room: two channels a lane from `first` on, 64 further each time.
 __device__ __forceinline__ bool put_patches(const EntropyView& view, const Multiple* each, const uint2* info,
-                                            unsigned count, unsigned first, unsigned lane, const RowRoom& room,
+                                            unsigned count, unsigned first, unsigned lane, Patch* patches,
                                             unsigned& patch_count) {
   bool holds = true;
 #pragma unroll
@@ -172,7 +180,7 @@ __device__ __forceinline__ bool put_patches(const EntropyView& view, const Multi
     holds = holds && each[i].rest >= -128 && each[i].rest < 128;
     const unsigned channel = first + 64 * (i / 2) + 2 * lane + i % 2;
     if (index < view.most_patches)
-      room.patches[index] = {place_of(symbol_at(info[i])), static_cast<unsigned short>(channel),
+      patches[index] = {place_of(symbol_at(info[i])), static_cast<unsigned short>(channel),
                              static_cast<signed char>(each[i].rest)};
   }
   return holds;
@@ -220,7 +228,7 @@ __device__ __forceinline__ unsigned find_symbols(const RowOf<T, kWhole>& of, flo
                         each[i].k, shift_of(info[i]), room.low);
     }
     if (__any_sync(kAllLanes, patched))
-      holds = put_patches(view, each, info, 2 * kPairs, first, of.lane, room, patch_count) && holds;
+      holds = put_patches(view, each, info, 2 * kPairs, first, of.lane, room.patches, patch_count) && holds;
   }
   return __all_sync(kAllLanes, holds) ? patch_count : view.most_patches + 1;
 }
@@ -241,12 +249,12 @@ __device__ __forceinline__ void write_low_bits(const EntropyView& view, const un
 }
 
 // In the order of their places.
-__device__ __forceinline__ void write_patches(const RowRoom& room, unsigned count, unsigned char* to,
+__device__ __forceinline__ void write_patches(const Patch* patches, unsigned count, unsigned char* to,
                                               unsigned lane) {
   for (unsigned i = lane; i < count; i += 32) {
-    const Patch mine = room.patches[i];
+    const Patch mine = patches[i];
     unsigned before = 0;
-    for (unsigned other = 0; other < count; ++other) before += room.patches[other].place < mine.place;
+    for (unsigned other = 0; other < count; ++other) before += patches[other].place < mine.place;
     to[kPatchBytes * before] = static_cast<unsigned char>(mine.channel);
     to[kPatchBytes * before + 1] = static_cast<unsigned char>(mine.channel >> 8);
     to[kPatchBytes * before + 2] = static_cast<unsigned char>(mine.rest);
@@ -264,9 +272,8 @@ __device__ __forceinline__ void quantize_row(const EntropyView& view, const Entr
   unsigned patch_count = 0;
   bool coded = job.positions[index] != 0 && rms <= view.limit && rms >= kSmallestRms;
   if (coded) {
-    const unsigned r = (rms_bits + 0x3F + (rms_bits >> 7 & 1)) >> 7;
-    const float r_value = __half2float(__ushort_as_half(static_cast<unsigned short>(r << 7)));
-    const float inverse_r = __fdiv_rn(1.0f, r_value);
+    const unsigned r = r_byte(rms_bits);
+    const float inverse_r = __fdiv_rn(1.0f, r_value(r));
     const float sixteenfold = __fmul_rn(of.loudness(inverse_r), view.sixteenfold);
     const unsigned g = e4m3_nearest(sixteenfold);
     coded = sixteenfold <= kLargestScale && r <= kLargestR;
@@ -287,7 +294,7 @@ __device__ __forceinline__ void quantize_row(const EntropyView& view, const Entr
 #pragma unroll 4
       for (unsigned i = lane; i < view.symbol_bytes / 16; i += 32) to[i] = symbols[i];
       if (patch_count)
-        write_patches(room, patch_count, job.scratch.patches + index * kPatchBytes * view.most_patches, lane);
+        write_patches(room.patches, patch_count, job.scratch.patches + index * kPatchBytes * view.most_patches, lane);
     }
   }
   const unsigned state = coded ? kCoded : raw_state(row, view.width, rms, lane);

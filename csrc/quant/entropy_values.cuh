@@ -40,12 +40,8 @@ struct RowScales {
   const unsigned char* low;
 };
 
-__device__ __forceinline__ float r_of(unsigned byte) {
-  return __half2float(__ushort_as_half(static_cast<unsigned short>(byte << 7)));
-}
-
 __device__ __forceinline__ RowScales scales_of(const unsigned char* head) {
-  return {r_of(head[0]), e4m3_step(head[1]), head + 2};
+  return {r_value(head[0]), e4m3_step(head[1]), head + 2};
 }
 
 __device__ __forceinline__ unsigned low_bit(const unsigned char* low, unsigned at) {
