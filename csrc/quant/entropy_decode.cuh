@@ -25,15 +25,15 @@ struct DecodeRoom {
     tables = slots + 1024 * view.table_count;
     channels = tables + view.symbol_bytes / 8;
     rings = channels + view.symbol_bytes;
-    symbols = rings + shape.strings * shape.ring_bytes;
+    symbols = rings + (shape.strings + 1) * shape.ring_bytes;  // one more, since rings start on their own size
     bytes = symbols + 2 * shape.strings * kPartBytes;
   }
 };
 
-// Vectors `first` to `end` of one row into `symbols`, by channel. `tables` are offsets of slots.
+// Vectors `first` to `end` of one row into `symbols`, by channel. `tables` has where their slots are.
 template <bool kAhead>
 __device__ __forceinline__ void decode_part(const EntropyView& view, Decoder<kAhead>& decoder,
-                                            const unsigned* slots, const unsigned* tables,
+                                            const unsigned* tables,
                                             const unsigned* channel_4, unsigned first, unsigned end,
                                             unsigned char* symbols, unsigned lane) {
   const unsigned last_lanes = view.width - 32 * (view.vector_count - 1);
@@ -48,13 +48,13 @@ __device__ __forceinline__ void decode_part(const EntropyView& view, Decoder<kAh
     if (vector + 4 < view.vector_count || (vector + 4 == view.vector_count && last_lanes == 32)) {
 #pragma unroll
       for (unsigned i = 0; i < 4; ++i)
-        to[channels >> (8 * i) & 0xFF] = static_cast<unsigned char>(decoder.take(slots + next[i]));
+        to[channels >> (8 * i) & 0xFF] = static_cast<unsigned char>(decoder.take(next[i]));
     } else {
 #pragma unroll
       for (unsigned i = 0; i < 4; ++i) {
         if (vector + i >= view.vector_count) break;
         const bool last = vector + i + 1 == view.vector_count, present = !last || lane < last_lanes;
-        const unsigned word = decoder.take(slots + (last ? tables[0] : next[i]), present);
+        const unsigned word = decoder.take(last ? tables[0] : next[i], present);
         if (present) to[channels >> (8 * i) & 0xFF] = static_cast<unsigned char>(word);
       }
     }
@@ -192,7 +192,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   auto* channel_4 = reinterpret_cast<unsigned*>(memory + room.channels);
   copy_table(reinterpret_cast<uint4*>(slots), view.slots, 1024 * view.table_count);
   copy_table(reinterpret_cast<uint4*>(channel_4), view.channel_4, view.symbol_bytes);
-  for (unsigned v = threadIdx.x; v < view.symbol_bytes / 32; v += blockDim.x) tables[v] = 256 * view.table[v];
+  for (unsigned v = threadIdx.x; v < view.symbol_bytes / 32; v += blockDim.x) tables[v] = shared_address(slots) + 1024 * view.table[v];
   if (threadIdx.x < 4) window.sums[threadIdx.x] = 0;
 
   const std::size_t first_string = std::size_t{blockIdx.x} * shape.strings;
@@ -222,13 +222,14 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
     if (rows == 0) {
       for (unsigned turn = 0; turn <= turns; ++turn) __syncthreads();
     } else {
-      Feed feed(memory + room.rings + string * shape.ring_bytes, shape.ring_bytes,
+      const unsigned rings = (shared_address(memory + room.rings) + shape.ring_bytes - 1) & ~(shape.ring_bytes - 1);
+      Feed feed(rings + string * shape.ring_bytes, shape.ring_bytes,
                 job.payload + layout.string_at[string], layout.size[string], lane);
-      Decoder<kAhead> decoder(feed, slots + tables[0], lane);
+      Decoder<kAhead> decoder(feed, tables[0], lane);
       unsigned part = 0, row = 0;
       for (unsigned turn = 0; turn <= turns; ++turn) {
         if (row < rows)
-          decode_part(view, decoder, slots, tables, channel_4, part * kPartVectors,
+          decode_part(view, decoder, tables, channel_4, part * kPartVectors,
                       min((part + 1) * kPartVectors, view.vector_count),
                       buffers + (turn % 2 * shape.strings + string) * kPartBytes, lane);
         if (++part == row_parts) part = 0, ++row;
