@@ -77,7 +77,7 @@ std::shared_ptr<KernelCodec> make_entropy(const std::string& id, float limit, co
   parts.shift = vector_of(shift);
   parts.table = vector_of(table);
   parts.frequency = vector_of(frequency);
-  return std::make_shared<EntropyKernels>(parts, max_rows,
+  return std::make_shared<EntropyDeviceKernels>(parts, max_rows,
                                           few_rows.value_or(DeviceEntropyCodec::kTwiceTheProcessors));
 }
 
