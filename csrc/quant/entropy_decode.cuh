@@ -18,7 +18,7 @@ struct DecodeShape {
 
 // Beside the window, in shared memory.
 struct DecodeRoom {
-  unsigned slots, tables, channels, rings, symbols, bytes;  // offsets
+  unsigned slots, tables, channels, rings, symbols, heads, bytes;  // offsets
 
   __host__ __device__ DecodeRoom(const EntropyView& view, const DecodeShape& shape) {
     slots = 0;
@@ -26,7 +26,8 @@ struct DecodeRoom {
     channels = tables + view.symbol_bytes / 8;
     rings = channels + view.symbol_bytes;
     symbols = rings + (shape.strings + 1) * shape.ring_bytes;  // one more, since rings start on their own size
-    bytes = symbols + 2 * shape.strings * kPartBytes;
+    heads = symbols + 2 * shape.strings * kPartBytes;
+    bytes = heads + (shape.strings * view.string_rows * view.head_bytes + 31) / 16 * 16;
   }
 };
 
@@ -208,7 +209,10 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
                                                         static_cast<unsigned long long>(coded - range.first)))
                             : 0;
   find_strings(view, job, parts, first_string, shape.strings, window, layout);
-  const unsigned char* heads = job.payload + parts.heads + range.first * view.head_bytes;
+  unsigned char* heads = memory + room.heads;
+  copy_bytes(heads, job.payload + parts.heads + range.first * view.head_bytes, held * view.head_bytes, threadIdx.x,
+             blockDim.x);
+  __syncthreads();
   const unsigned row_parts = (view.vector_count + kPartVectors - 1) / kPartVectors;
   const unsigned turns = min(held, view.string_rows) * row_parts;
   const auto rows_of = [&](unsigned string) {

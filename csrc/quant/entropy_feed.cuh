@@ -46,6 +46,7 @@ class Feed {
     words_end_ = (lead_ + bytes + 3) / 4 * 4;
     const unsigned first = min(ring_bytes - 2 * kFillBytes, words_end_);
     while (filled_ < first) fill();
+    commit_async();  // what is not committed is not waited for
     wait_async<0>();
     __syncwarp();
   }

@@ -14,22 +14,39 @@ __host__ __device__ inline unsigned table_bytes(const EntropyView& view) {  // e
   return view.symbol_bytes / 8;
 }
 
-// A lane's coder; `out` is where the string begins so far, the same in all lanes.
+// A lane's coder; `out` is where the string begins so far, the same in all lanes. Four steps at a time: first the
+// states, each of which waits for the one before, then where their bytes go, side by side.
 struct Coder {
   unsigned state;
   unsigned char* out;
   unsigned below;  // lanes
 
-  __device__ __forceinline__ void put(const uint2 code, bool present) {
-    const bool moved = __byte_perm(state, 0xFFFF, 0x7154) >= code.y && present;  // state >= frequency << 8
-    const unsigned all = __ballot_sync(kAllLanes, moved);
-    out -= __popc(all);
-    if (moved) {
-      out[__popc(all & below)] = static_cast<unsigned char>(state);
-      state >>= 8;
+  // Steps of vectors 3 to 0; those that are not `present` leave the state as it is.
+  __device__ __forceinline__ void put(const uint2* codes, const bool* present) {
+    bool moved[4];
+    unsigned before[4];
+#pragma unroll
+    for (int v = 3; v >= 0; --v) {
+      moved[v] = __byte_perm(state, 0xFFFF, 0x7154) >= codes[v].y && present[v];  // state >= frequency << 8
+      before[v] = state;
+      const unsigned shifted = moved[v] ? state >> 8 : state;
+      const unsigned coded = __dp2a_lo(__umulhi(shifted << 8, codes[v].x) | 1u << 16, codes[v].y, shifted);
+      state = present[v] ? coded : state;
     }
-    if (!present) return;
-    state = __dp2a_lo(__umulhi(state << 8, code.x) | 1u << 16, code.y, state);
+    unsigned all[4];
+    int at[4];
+    int taken = 0;
+#pragma unroll
+    for (int v = 3; v >= 0; --v) all[v] = __ballot_sync(kAllLanes, moved[v]);
+#pragma unroll
+    for (int v = 3; v >= 0; --v) {
+      taken -= __popc(all[v]);
+      at[v] = taken + __popc(all[v] & below);
+    }
+#pragma unroll
+    for (int v = 3; v >= 0; --v)
+      if (moved[v]) out[at[v]] = static_cast<unsigned char>(before[v]);
+    out += taken;
   }
 };
 
@@ -79,17 +96,15 @@ __device__ __forceinline__ void encode_string(const EntropyView& view, const Ent
       uint2 code[4];
 #pragma unroll
       for (unsigned v = 0; v < 4; ++v) code[v] = codes[kSymbols * starts[v] + (symbols >> 8 * v & 0xFF)];
-      if (four + 1 < fours) {
+      bool present[4] = {true, true, true, true};
+      if (four + 1 == fours) {
 #pragma unroll
-        for (int v = 3; v >= 0; --v) coder.put(code[v], true);
-      } else {
-#pragma unroll
-        for (int v = 3; v >= 0; --v) {
+        for (unsigned v = 0; v < 4; ++v) {
           const unsigned vector = 4 * four + v;
-          if (vector < view.vector_count)
-            coder.put(code[v], vector + 1 < view.vector_count || lane < last_lanes);
+          present[v] = vector + 1 < view.vector_count || (vector + 1 == view.vector_count && lane < last_lanes);
         }
       }
+      coder.put(code, present);
       four = four ? four - 1 : fours - 1;
       --left;
     }

@@ -82,6 +82,7 @@ std::vector<ChannelInfo> infos(const EntropyDeviceParts& parts, const std::vecto
     info[channel] = {symbol_at(place) | lowest << 16 | highest << 21 | shift << kShiftBit,
                      first | further << kLowBits};
   }
+  info.resize((info.size() + 7) / 8 * 8);  // read by eights
   return info;
 }
 
@@ -144,6 +145,7 @@ EntropyDeviceTables::EntropyDeviceTables(const EntropyDeviceParts& parts) {
     mean_inverse.push_back({parts.mean[channel], 1.0f / parts.step[channel]});
     step_mean.push_back({parts.step[channel], parts.mean[channel]});
   }
+  step_mean.resize((width + 7) / 8 * 8);  // read by eights
   std::vector<unsigned> table(4 * fours, 0), channel_4(32 * fours, 0);
   std::copy(parts.table.begin(), parts.table.end(), table.begin());
   for (std::size_t place = 0; place < width; ++place)

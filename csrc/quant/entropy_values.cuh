@@ -7,28 +7,41 @@ namespace {
 
 constexpr unsigned kBlockChannels = 256, kLaneChannels = 8;
 
+// Where a bit stands in a row's head, and no mask where there is none.
+struct LowBit {
+  unsigned byte, mask;
+
+  __device__ __forceinline__ LowBit() {}
+  __device__ __forceinline__ LowBit(unsigned at, bool there) : byte(there ? at / 8 : 0), mask(there ? 1u << (at % 8) : 0) {}
+};
+
 // What eight channels of a lane have in all rows.
 struct EightChannels {
   float step[kLaneChannels], mean[kLaneChannels];
-  unsigned low_byte[kLaneChannels], low_mask[kLaneChannels];  // where bit 0 stands; no mask where none goes as it is
-  unsigned shifts;                                            // four bits each
-  unsigned most_shift;                                        // of the warp
-  unsigned count;                                             // of those that are there
+  LowBit low[2][kLaneChannels];  // bits 0 and 1
+  unsigned shifts;               // four bits each
+  unsigned most_shift;           // of the warp
+  unsigned count;                // of those that are there
 
   __device__ __forceinline__ EightChannels(const EntropyView& view, unsigned first) {
     count = first < view.width ? min(view.width - first, kLaneChannels) : 0;
     shifts = 0;
     unsigned most = 0;
+    const unsigned from = count ? first : 0;
 #pragma unroll
-    for (unsigned i = 0; i < kLaneChannels; ++i) {
-      const unsigned channel = i < count ? first + i : 0;
-      const float2 both = __ldg(view.step_mean + channel);
-      const uint2 info = __ldg(reinterpret_cast<const uint2*>(view.info + channel));
-      step[i] = both.x, mean[i] = both.y;
-      const unsigned shift = i < count ? shift_of(info) : 0, at = info.y & ((1u << kLowBits) - 1);
-      low_byte[i] = at / 8, low_mask[i] = shift ? 1u << (at % 8) : 0;
-      shifts |= shift << (4 * i);
-      most = max(most, shift);
+    for (unsigned i = 0; i < kLaneChannels; i += 2) {
+      const float4 both = __ldg(reinterpret_cast<const float4*>(view.step_mean + from + i));
+      const uint4 info = __ldg(reinterpret_cast<const uint4*>(view.info + from + i));
+      step[i] = both.x, mean[i] = both.y, step[i + 1] = both.z, mean[i + 1] = both.w;
+      const unsigned shift[2] = {i < count ? info.x >> kShiftBit : 0, i + 1 < count ? info.z >> kShiftBit : 0};
+#pragma unroll
+      for (unsigned j = 0; j < 2; ++j) {
+        const unsigned places = j ? info.w : info.y, at = places & ((1u << kLowBits) - 1);
+        low[0][i + j] = LowBit(at, shift[j] > 0);
+        low[1][i + j] = LowBit(at + (places >> kLowBits), shift[j] > 1);
+        shifts |= shift[j] << (4 * (i + j));
+        most = max(most, shift[j]);
+      }
     }
     most_shift = __reduce_max_sync(kAllLanes, most);
   }
@@ -77,19 +90,30 @@ __device__ __forceinline__ void write_eight(const EntropyView& view, const Eight
   if (of.most_shift) {
     unsigned bytes[kLaneChannels];
 #pragma unroll
-    for (unsigned i = 0; i < kLaneChannels; ++i) bytes[i] = scales.low[of.low_byte[i]];
-#pragma unroll
-    for (unsigned i = 0; i < kLaneChannels; ++i) {
-      const unsigned shift = of.shifts >> (4 * i) & 7;
-      k[i] = static_cast<int>((static_cast<unsigned>(k[i]) << shift) + min(bytes[i] & of.low_mask[i], 1u));
-    }
-  }
-  if (of.most_shift > 1) {
-    const unsigned pitch = (view.width + 1) / 2 * 2;
+    for (unsigned i = 0; i < kLaneChannels; ++i) bytes[i] = scales.low[of.low[0][i].byte];
 #pragma unroll
     for (unsigned i = 0; i < kLaneChannels; ++i)
-      for (unsigned bit = 1; bit < (of.shifts >> (4 * i) & 7); ++bit)
-        k[i] |= static_cast<int>(low_bit(scales.low, __ldg(view.low_at + bit * pitch + first + i)) << bit);
+      k[i] = static_cast<int>((static_cast<unsigned>(k[i]) << (of.shifts >> (4 * i) & 7)) +
+                              min(bytes[i] & of.low[0][i].mask, 1u));
+  }
+  if (of.most_shift > 1) {
+    unsigned bytes[kLaneChannels];
+#pragma unroll
+    for (unsigned i = 0; i < kLaneChannels; ++i) bytes[i] = scales.low[of.low[1][i].byte];
+#pragma unroll
+    for (unsigned i = 0; i < kLaneChannels; ++i) k[i] += static_cast<int>(2 * min(bytes[i] & of.low[1][i].mask, 1u));
+  }
+  if (of.most_shift > 2) {
+    const unsigned pitch = (view.width + 1) / 2 * 2;
+#pragma unroll 1
+    for (unsigned i = 0; i < of.count; ++i)
+#pragma unroll 1
+      for (unsigned bit = 2; bit < (of.shifts >> (4 * i) & 7); ++bit) {
+        const unsigned found = low_bit(scales.low, __ldg(view.low_at + bit * pitch + first + i)) << bit;
+#pragma unroll
+        for (unsigned j = 0; j < kLaneChannels; ++j)
+          if (j == i) k[j] |= static_cast<int>(found);
+      }
   }
   float values[kLaneChannels];
 #pragma unroll
