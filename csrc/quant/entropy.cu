@@ -89,7 +89,7 @@ void DeviceEntropyCodec::encode(const void* rows, bool half, std::size_t row_cou
   }
   EntropyJob job{row_count, positions, out, bytes, {}};
   lay_out(tables_.view(), max_rows_, static_cast<unsigned char*>(scratch_), job.scratch);
-  check(launch_entropy_encode(tables_.view(), job, rows, half, shared_bytes_, row_count <= few_rows_, stream));
+  check(launch_entropy_encode(tables_.view(), job, rows, half, processors_, shared_bytes_, row_count <= few_rows_, stream));
 }
 
 void DeviceEntropyCodec::decode(const void* payload, std::size_t row_count, void* rows, bool half,

@@ -201,7 +201,12 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
                           static_cast<std::size_t>(shape.strings) * view.string_rows};
   const unsigned char* states = job.payload + kIdBytes;
   const auto state_of = [&](std::size_t row) { return states[row / 4] >> (2 * (row % 4)) & 3u; };
-  find_rows(state_of, job.row_count, view.width, range, window);
+  const auto states_at = [&](std::size_t row) {  // some may lie beyond the rows, but not beyond the payload's words
+    const unsigned char* from = states + row / 4;
+    const std::size_t last = (job.row_count - row + 3) / 4;
+    return from[0] | (last > 1 ? from[1] : 0u) << 8 | (last > 2 ? from[2] : 0u) << 16 | (last > 3 ? from[3] : 0u) << 24;
+  };
+  find_rows(states_at, job.row_count, view.width, range, window);
   const std::size_t coded = window.coded;
   const Parts parts = parts_of(view, job.row_count, coded, window.raw);
   const unsigned held = range.first < coded

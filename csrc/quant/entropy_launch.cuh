@@ -34,7 +34,7 @@ struct EntropyDecodeJob {
 constexpr unsigned kWindowRows = 2048;  // that a thread block keeps the places of
 
 cudaError_t launch_entropy_encode(const EntropyView& view, const EntropyJob& job, const void* rows, bool half,
-                                  int shared_bytes, bool few, cudaStream_t stream);
+                                  int processors, int shared_bytes, bool few, cudaStream_t stream);
 cudaError_t launch_entropy_decode(const EntropyView& view, const EntropyDecodeJob& job, void* rows, bool half,
                                   int processors, int shared_bytes, cudaStream_t stream);
 

@@ -33,6 +33,12 @@ __device__ __forceinline__ ManyRoom many_room(const EntropyView& view, unsigned 
 template <class T>
 using WholeRow = RowOf<T, true>;
 
+// By channel, in shared memory; two channels a word.
+struct ManyTables {
+  const float4* mean_inverse;
+  const uint4* info;
+};
+
 // A block of one row again, for its patches, and for bits above the lowest two.
 template <class T>
 __device__ __noinline__ bool put_rare(const EntropyView& view, const T* row, float inverse_r, float inverse_g,
@@ -67,51 +73,49 @@ struct FourRows {
 };
 
 template <class T>
-__device__ __forceinline__ void load_block(const T* row, unsigned first, unsigned lane, float* values) {
-  T pairs[2 * kPairs];
+struct Block {
+  T of[kManyRows][2 * kPairs];
+
+  __device__ __forceinline__ Block(const FourRows<T>& four, unsigned first, unsigned lane) {
 #pragma unroll
-  for (unsigned i = 0; i < kPairs; ++i) load_pair(row + first + 64 * i + 2 * lane, pairs + 2 * i);
+    for (unsigned r = 0; r < kManyRows; ++r)
 #pragma unroll
-  for (unsigned i = 0; i < 2 * kPairs; ++i) values[i] = widen(pairs[i]);
-}
+      for (unsigned i = 0; i < kPairs; ++i) load_pair(four.row[r] + first + 64 * i + 2 * lane, of[r] + 2 * i);
+  }
+};
 
 template <class T>
 __device__ __forceinline__ void squares_of_four(const EntropyView& view, const FourRows<T>& four, unsigned lane,
                                                 float* squares) {
   float even[kManyRows] = {}, odd[kManyRows] = {};
   for (unsigned first = 0; first < view.width; first += 64 * kPairs) {
+    const Block<T> block(four, first, lane);
 #pragma unroll
-    for (unsigned r = 0; r < kManyRows; ++r) {
-      float values[2 * kPairs];
-      load_block(four.row[r], first, lane, values);
+    for (unsigned r = 0; r < kManyRows; ++r)
 #pragma unroll
       for (unsigned i = 0; i < kPairs; ++i) {
-        even[r] = add_square(even[r], values[2 * i], T());
-        odd[r] = add_square(odd[r], values[2 * i + 1], T());
+        even[r] = add_square(even[r], widen(block.of[r][2 * i]), T());
+        odd[r] = add_square(odd[r], widen(block.of[r][2 * i + 1]), T());
       }
-    }
   }
 #pragma unroll
   for (unsigned r = 0; r < kManyRows; ++r) squares[r] = halved(even[r], odd[r]);
 }
 
 template <class T>
-__device__ __forceinline__ void loudness_of_four(const EntropyView& view, const FourRows<T>& four, unsigned lane,
-                                                 float* loudness) {
+__device__ __forceinline__ void loudness_of_four(const EntropyView& view, const FourRows<T>& four, const ManyTables& tables,
+                                                 unsigned lane, float* loudness) {
   float even[kManyRows] = {}, odd[kManyRows] = {};
   for (unsigned first = 0; first < view.width; first += 64 * kPairs) {
-    float4 table[kPairs];
+    const Block<T> block(four, first, lane);
 #pragma unroll
-    for (unsigned i = 0; i < kPairs; ++i)
-      table[i] = __ldg(reinterpret_cast<const float4*>(view.mean_inverse + first + 64 * i + 2 * lane));
+    for (unsigned i = 0; i < kPairs; ++i) {
+      const float4 table = tables.mean_inverse[first / 2 + 32 * i + lane];
 #pragma unroll
-    for (unsigned r = 0; r < kManyRows; ++r) {
-      float values[2 * kPairs];
-      load_block(four.row[r], first, lane, values);
-#pragma unroll
-      for (unsigned i = 0; i < kPairs; ++i) {
-        even[r] = __fadd_rn(even[r], fabsf(by_step(values[2 * i], four.inverse_r[r], {table[i].x, table[i].y})));
-        odd[r] = __fadd_rn(odd[r], fabsf(by_step(values[2 * i + 1], four.inverse_r[r], {table[i].z, table[i].w})));
+      for (unsigned r = 0; r < kManyRows; ++r) {
+        const float low = widen(block.of[r][2 * i]), high = widen(block.of[r][2 * i + 1]);
+        even[r] = __fadd_rn(even[r], fabsf(by_step(low, four.inverse_r[r], {table.x, table.y})));
+        odd[r] = __fadd_rn(odd[r], fabsf(by_step(high, four.inverse_r[r], {table.z, table.w})));
       }
     }
   }
@@ -121,20 +125,13 @@ __device__ __forceinline__ void loudness_of_four(const EntropyView& view, const 
 
 // One block of four rows: symbols to the room, low bits too; a row's `rare` is not 0 where it has patches.
 template <class T>
-__device__ __forceinline__ void put_block(const EntropyView& view, const FourRows<T>& four, unsigned first,
+__device__ __forceinline__ void put_block(const FourRows<T>& four, const ManyTables& tables, unsigned first,
                                           const ManyRoom& room, unsigned lane, unsigned* rare) {
+  const Block<T> block(four, first, lane);
 #pragma unroll
   for (unsigned i = 0; i < kPairs; ++i) {
-    const unsigned at = first + 64 * i + 2 * lane;
-    const float4 table = __ldg(reinterpret_cast<const float4*>(view.mean_inverse + at));
-    const uint4 infos = __ldg(reinterpret_cast<const uint4*>(view.info + at));
-    float values[kManyRows][2];
-#pragma unroll
-    for (unsigned r = 0; r < kManyRows; ++r) {
-      T pair[2];
-      load_pair(four.row[r] + at, pair);
-      values[r][0] = widen(pair[0]), values[r][1] = widen(pair[1]);
-    }
+    const float4 table = tables.mean_inverse[first / 2 + 32 * i + lane];
+    const uint4 infos = tables.info[first / 2 + 32 * i + lane];
 #pragma unroll
     for (unsigned j = 0; j < 2; ++j) {
       const uint2 info = j ? uint2{infos.z, infos.w} : uint2{infos.x, infos.y};
@@ -147,7 +144,7 @@ __device__ __forceinline__ void put_block(const EntropyView& view, const FourRow
       const unsigned deep = shift > 2;
 #pragma unroll
       for (unsigned r = 0; r < kManyRows; ++r) {
-        const float y = by_step(values[r][j], four.inverse_r[r], mean_inverse);
+        const float y = by_step(widen(block.of[r][2 * i + j]), four.inverse_r[r], mean_inverse);
         const int k = __float2int_rn(__fmul_rn(y, four.inverse_g[r]));
         const int symbol = (k >> shift) + static_cast<int>(kMiddle);
         const int coded = min(max(symbol, lowest), highest);
@@ -182,7 +179,7 @@ __device__ __forceinline__ void write_low_bits_of_four(const EntropyView& view, 
 // Rows `first_row` on, four or what is left.
 template <class T>
 __device__ __forceinline__ void quantize_four(const EntropyView& view, const EntropyJob& job, const T* rows,
-                                              std::size_t first_row, const ManyRoom& room, unsigned lane) {
+                                              const ManyTables& tables, std::size_t first_row, const ManyRoom& room, unsigned lane) {
   const auto count = static_cast<unsigned>(
       min(static_cast<unsigned long long>(kManyRows), static_cast<unsigned long long>(job.row_count - first_row)));
   FourRows<T> four;
@@ -201,7 +198,7 @@ __device__ __forceinline__ void quantize_four(const EntropyView& view, const Ent
     four.inverse_r[r] = coded[r] ? __fdiv_rn(1.0f, r_value(r_byte(rms_bits[r]))) : 0.0f;
     rare_count[r] = 0;
   }
-  loudness_of_four(view, four, lane, found);
+  loudness_of_four(view, four, tables, lane, found);
 #pragma unroll
   for (unsigned r = 0; r < kManyRows; ++r) {
     const float sixteenfold = __fmul_rn(found[r], view.sixteenfold);
@@ -213,7 +210,7 @@ __device__ __forceinline__ void quantize_four(const EntropyView& view, const Ent
     reinterpret_cast<unsigned*>(room.low)[view.low_count + lane] = 0;
   for (unsigned first = 0; first < view.width; first += 64 * kPairs) {
     unsigned rare[kManyRows] = {};
-    put_block(view, four, first, room, lane, rare);
+    put_block(four, tables, first, room, lane, rare);
     __syncwarp();
 #pragma unroll
     for (unsigned r = 0; r < kManyRows; ++r) {

@@ -19,9 +19,10 @@ __device__ __forceinline__ float r_value(unsigned byte) {
   return __half2float(__ushort_as_half(static_cast<unsigned short>(byte << 7)));
 }
 
+// By its place: the channel is one of the same 256.
 struct Patch {
-  unsigned place;
-  unsigned short channel;
+  unsigned short place;
+  unsigned char channel;  // its lowest byte
   signed char rest;
 };
 
@@ -180,8 +181,8 @@ __device__ __forceinline__ bool put_patches(const EntropyView& view, const Multi
     holds = holds && each[i].rest >= -128 && each[i].rest < 128;
     const unsigned channel = first + 64 * (i / 2) + 2 * lane + i % 2;
     if (index < view.most_patches)
-      patches[index] = {place_of(symbol_at(info[i])), static_cast<unsigned short>(channel),
-                             static_cast<signed char>(each[i].rest)};
+      patches[index] = {static_cast<unsigned short>(place_of(symbol_at(info[i]))),
+                        static_cast<unsigned char>(channel), static_cast<signed char>(each[i].rest)};
   }
   return holds;
 }
@@ -256,7 +257,7 @@ __device__ __forceinline__ void write_patches(const Patch* patches, unsigned cou
     unsigned before = 0;
     for (unsigned other = 0; other < count; ++other) before += patches[other].place < mine.place;
     to[kPatchBytes * before] = static_cast<unsigned char>(mine.channel);
-    to[kPatchBytes * before + 1] = static_cast<unsigned char>(mine.channel >> 8);
+    to[kPatchBytes * before + 1] = static_cast<unsigned char>(mine.place >> 8);
     to[kPatchBytes * before + 2] = static_cast<unsigned char>(mine.rest);
   }
 }
