@@ -2,6 +2,7 @@
 #include "quant/entropy_assemble.cuh"
 #include "quant/entropy_many.cuh"
 #include "quant/entropy_rows.cuh"
+#include "quant/entropy_single.cuh"
 #include "quant/entropy_strings.cuh"
 
 namespace hyperlane {
@@ -95,18 +96,26 @@ __global__ void __launch_bounds__(kAssembleThreads)
 // One string's rows or less.
 template <class T, bool kWhole>
 __global__ void __launch_bounds__(kFewThreads)
-    encode_few(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job, const T* rows) {
+    encode_few(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job, const T* rows,
+               bool single) {
   extern __shared__ uint4 shared[];
   __shared__ Window window;
   auto* memory = reinterpret_cast<unsigned char*>(shared);
   const unsigned warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const unsigned room_bytes = row_room_bytes(view), rooms = min(warps, static_cast<unsigned>(job.row_count));
+  __shared__ SingleShared of_row;
+  const unsigned room_bytes = row_room_bytes(view);
+  const unsigned rooms = single ? 1 : min(warps, static_cast<unsigned>(job.row_count));
   unsigned char* codes = memory + rooms * room_bytes;
   copy_codes(view, codes);
   clear_room(memory, rooms * room_bytes);
-  if (warp < rooms)
+  if (single) {
+    auto* values = reinterpret_cast<float*>(codes + code_bytes(view) + table_bytes(view));
+    for (std::size_t row = 0; row < job.row_count; ++row)
+      quantize_single(view, job, rows, row, row_room(view, memory), values, of_row);
+  } else if (warp < rooms) {
     for (std::size_t row = warp; row < job.row_count; row += rooms)
       quantize_row<T, kWhole>(view, job, rows, row, row_room(view, memory + warp * room_bytes), lane);
+  }
   __syncthreads();
   find_rows([&](std::size_t row) { return packed_states(job.scratch.states, row); }, job.row_count, view.width, {0, view.string_rows}, window);
   if (warp == 0 && window.coded)
@@ -129,9 +138,13 @@ cudaError_t launch_rows(const EntropyView& view, const EntropyJob& job, const T*
   if (row_bytes > room || tables + kStaticBytes > room) return cudaErrorInvalidConfiguration;
   const unsigned most = ceil_div(job.row_count, view.string_rows);
   if (few && most == 1) {
+    const unsigned single = row_bytes + tables + single_bytes(view);
+    if (job.row_count <= kSingleRows && single + kStaticBytes <= room)
+      return launch(encode_few<T, kWhole>, {1, kFewThreads, single}, stream, view, job, rows, true);
     const auto rooms = static_cast<unsigned>(std::min<std::size_t>(kFewThreads / 32, job.row_count));
     const unsigned bytes = rooms * row_bytes + tables;
-    if (bytes + kStaticBytes <= room) return launch(encode_few<T, kWhole>, {1, kFewThreads, bytes}, stream, view, job, rows);
+    if (bytes + kStaticBytes <= room)
+      return launch(encode_few<T, kWhole>, {1, kFewThreads, bytes}, stream, view, job, rows, false);
   }
   cudaError_t code = cudaSuccess;
   const unsigned many_tables = 16 * view.width;
