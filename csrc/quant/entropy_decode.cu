@@ -4,6 +4,7 @@ namespace hyperlane {
 namespace {
 
 constexpr bool kAheadAsARule = true;
+constexpr unsigned kValueWarps = 8;
 
 template <class T>
 cudaError_t launch_rows(const EntropyView& view, const EntropyDecodeJob& job, T* rows, int processors,
@@ -19,7 +20,7 @@ cudaError_t launch_rows(const EntropyView& view, const EntropyDecodeJob& job, T*
   const unsigned bytes = DecodeRoom(view, shape).bytes;
   if (bytes > most_bytes)    return cudaErrorInvalidConfiguration;
   const bool aligned = on_bytes(rows, view.width * sizeof(T), 16);
-  return launch(decode_strings<T, kAheadAsARule>, {blocks, kDecodeThreads, bytes}, stream, view, job, shape, rows,
+  return launch(decode_strings<T, kAheadAsARule, kValueWarps>, {blocks, 32 * (kMostStrings + kValueWarps), bytes}, stream, view, job, shape, rows,
                 aligned);
 }
 

@@ -10,7 +10,7 @@ namespace {
 
 constexpr unsigned kPartVectors = 64, kPartBytes = 32 * kPartVectors;
 constexpr unsigned kMostStrings = 8;  // of a thread block
-constexpr unsigned kValueWarps = 8, kDecodeThreads = 32 * (kMostStrings + kValueWarps);
+constexpr unsigned kPartBlocks = kPartVectors / 8;
 
 struct DecodeShape {
   unsigned strings, ring_bytes;
@@ -178,8 +178,9 @@ __device__ __forceinline__ void read_raw(const unsigned char* from, unsigned sta
   }
 }
 
-template <class T, bool kAhead>
-__global__ void __launch_bounds__(kDecodeThreads, 1)
+// kValueWarps, a multiple of kPartBlocks, turn symbols into values.
+template <class T, bool kAhead, unsigned kValueWarps>
+__global__ void __launch_bounds__(32 * (kMostStrings + kValueWarps), 1)
     decode_strings(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyDecodeJob job,
                    const __grid_constant__ DecodeShape shape, T* out, bool aligned) {
   extern __shared__ uint4 shared[];
@@ -258,15 +259,17 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
     __syncthreads();
     for (unsigned turn = 0; turn < turns; ++turn) {
       const unsigned part = turn % row_parts, row = turn / row_parts;
-      const unsigned first = part * 32 * kPartVectors + warp * kBlockChannels + lane * kLaneChannels;
+      const unsigned block = warp % kPartBlocks;
+      const unsigned first = part * 32 * kPartVectors + block * kBlockChannels + lane * kLaneChannels;
       if (first - lane * kLaneChannels < view.width) {  // the same for all lanes
         const EightChannels of(view, first);
         // Read ahead, so that no string waits for another one's head.
         RowScales mine{};
         if (lane < shape.strings && row < rows_of(lane))
           mine = scales_of(heads + (static_cast<std::size_t>(lane) * view.string_rows + row) * view.head_bytes);
-        const unsigned char* symbols = buffers + turn % 2 * shape.strings * kPartBytes + warp * kBlockChannels;
-        for (unsigned string = 0; string < shape.strings && row < rows_of(string); ++string) {
+        const unsigned char* symbols = buffers + turn % 2 * shape.strings * kPartBytes + block * kBlockChannels;
+        for (unsigned string = warp / kPartBlocks; string < shape.strings && row < rows_of(string);
+             string += kValueWarps / kPartBlocks) {
           const unsigned index = string * view.string_rows + row;
           const RowScales scales{__shfl_sync(kAllLanes, mine.r, string), __shfl_sync(kAllLanes, mine.g, string),
                                  heads + static_cast<std::size_t>(index) * view.head_bytes + 2};
