@@ -78,7 +78,7 @@ std::shared_ptr<KernelCodec> make_entropy(const std::string& id, float limit, co
   parts.table = vector_of(table);
   parts.frequency = vector_of(frequency);
   return std::make_shared<EntropyDeviceKernels>(parts, max_rows,
-                                          few_rows.value_or(DeviceEntropyCodec::kTwiceTheProcessors));
+                                                few_rows.value_or(DeviceEntropyCodec::kTwiceTheProcessors));
 }
 
 void bind_codecs(py::module_& module) {

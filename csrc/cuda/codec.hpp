@@ -116,7 +116,9 @@ class EntropyDeviceKernels : public KernelCodec {
 
   std::size_t max_bytes(std::size_t rows) const override { return codec_.max_bytes(rows); }
   // Half a byte a value; its tables are made for a little less.
-  std::size_t usual_bytes(std::size_t rows) const override { return 8 + rows * (codec_.view().width / 2 + 81); }
+  std::size_t usual_bytes(std::size_t rows) const override {
+    return 8 + rows * (codec_.view().width / 2 + 81);
+  }
   bool fixed() const override { return false; }
   bool fits(const std::uint8_t* payload, std::size_t bytes, std::size_t rows) const override {
     return EntropyPayload(codec_.view(), payload, bytes).fits(rows);

@@ -56,8 +56,9 @@ __device__ __forceinline__ unsigned not_zero(unsigned word) {
 
 // Counts and patches of the window's coded rows; a warp a row, by all warps.
 __device__ __forceinline__ void write_window_patches(const EntropyView& view, const EntropyJob& job,
-                                                     const Window& window, unsigned rows, unsigned char* counts,
-                                                     unsigned char* patches, unsigned lane) {
+                                                     const Window& window, unsigned rows,
+                                                     unsigned char* counts, unsigned char* patches,
+                                                     unsigned lane) {
   const std::size_t pitch = kPatchBytes * view.most_patches;
   const unsigned warp = threadIdx.x / 32, warps = blockDim.x / 32;
   for (unsigned first = 0; first < rows; first += 32) {
@@ -77,8 +78,8 @@ __device__ __forceinline__ void write_window_patches(const EntropyView& view, co
   }
 }
 
-// The part of the payload that belongs to `strings` strings' worth of rows from row and string `first_string` on;
-// by a thread block. Returns where the payload ends.
+// The part of the payload that belongs to `strings` strings' worth of rows from row and string `first_string`
+// on; by a thread block. Returns where the payload ends.
 template <class T>
 __device__ __forceinline__ std::size_t assemble(const EntropyView& view, const EntropyJob& job, const T* rows,
                                                 std::size_t first_string, unsigned strings, Window& window) {
@@ -87,8 +88,8 @@ __device__ __forceinline__ std::size_t assemble(const EntropyView& view, const E
                           static_cast<std::size_t>(strings) * view.string_rows};
   const EntropyScratch& scratch = job.scratch;
   if (threadIdx.x < 4) window.sums[threadIdx.x] = 0;
-  find_rows([&](std::size_t row) { return packed_states(scratch.states, row); }, job.row_count, view.width, range,
-            window);
+  find_rows([&](std::size_t row) { return packed_states(scratch.states, row); }, job.row_count, view.width,
+            range, window);
   const std::size_t coded = window.coded, string_end = string_count(view, coded);
   const unsigned held = range.first < coded
                             ? static_cast<unsigned>(min(static_cast<unsigned long long>(range.count),
@@ -127,7 +128,8 @@ __device__ __forceinline__ std::size_t assemble(const EntropyView& view, const E
   unsigned char* payload = job.payload;
   const std::size_t last_row = min(range.first + range.count, job.row_count);
   if (first_string == 0 && threadIdx.x < kIdBytes) payload[threadIdx.x] = view.id[threadIdx.x];
-  for (std::size_t byte = (range.first + 3) / 4 + threadIdx.x; byte < (last_row + 3) / 4; byte += blockDim.x) {
+  for (std::size_t byte = (range.first + 3) / 4 + threadIdx.x; byte < (last_row + 3) / 4;
+       byte += blockDim.x) {
     unsigned packed = 0;
     for (unsigned i = 0; i < 4 && 4 * byte + i < job.row_count; ++i)
       packed |= static_cast<unsigned>(scratch.states[4 * byte + i]) << 2 * i;
@@ -139,8 +141,8 @@ __device__ __forceinline__ std::size_t assemble(const EntropyView& view, const E
                 payload + parts.raw + window.raw_at[row - range.first], lane);
   for (unsigned i = warp; i < held; i += warps)
     copy_bytes(payload + parts.heads + (range.first + i) * view.head_bytes,
-               scratch.heads + static_cast<std::size_t>(window.row[i]) * scratch.head_pitch, view.head_bytes, lane,
-               32);
+               scratch.heads + static_cast<std::size_t>(window.row[i]) * scratch.head_pitch, view.head_bytes,
+               lane, 32);
   for (unsigned i = threadIdx.x; i < strings && first_string + i < string_end; i += blockDim.x)
     put_u32(payload + parts.sizes + 4 * (first_string + i), scratch.sizes[first_string + i]);
   unsigned char* to = payload + parts.strings + before;

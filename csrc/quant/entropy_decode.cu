@@ -18,10 +18,10 @@ cudaError_t launch_rows(const EntropyView& view, const EntropyDecodeJob& job, T*
   if (shape.strings == 1) shape.ring_bytes = 4 * kLeastRing;  // a row's string as a whole
   const auto blocks = static_cast<unsigned>((most + shape.strings - 1) / shape.strings);
   const unsigned bytes = DecodeRoom(view, shape).bytes;
-  if (bytes > most_bytes)    return cudaErrorInvalidConfiguration;
+  if (bytes > most_bytes) return cudaErrorInvalidConfiguration;
   const bool aligned = on_bytes(rows, view.width * sizeof(T), 16);
-  return launch(decode_strings<T, kAheadAsARule, kValueWarps>, {blocks, 32 * (kMostStrings + kValueWarps), bytes}, stream, view, job, shape, rows,
-                aligned);
+  return launch(decode_strings<T, kAheadAsARule, kValueWarps>,
+                {blocks, 32 * (kMostStrings + kValueWarps), bytes}, stream, view, job, shape, rows, aligned);
 }
 
 }  // namespace

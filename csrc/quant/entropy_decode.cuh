@@ -1,5 +1,5 @@
-// Decoding of `int4`, one launch: of a thread block's warps, some decode a string of rANS each, the others turn
-// symbols into values, a part of a row behind them.
+// Decoding of `int4`, one launch: of a thread block's warps, some decode a string of rANS each, the others
+// turn symbols into values, a part of a row behind them.
 #pragma once
 #include "quant/entropy_assemble.cuh"
 #include "quant/entropy_symbols.cuh"
@@ -25,7 +25,8 @@ struct DecodeRoom {
     tables = slots + 1024 * view.table_count;
     channels = tables + view.symbol_bytes / 8;
     rings = channels + view.symbol_bytes;
-    symbols = rings + (shape.strings + 1) * shape.ring_bytes;  // one more, since rings start on their own size
+    symbols =
+        rings + (shape.strings + 1) * shape.ring_bytes;  // one more, since rings start on their own size
     heads = symbols + 2 * shape.strings * kPartBytes;
     bytes = heads + (shape.strings * view.string_rows * view.head_bytes + 31) / 16 * 16;
   }
@@ -34,9 +35,8 @@ struct DecodeRoom {
 // Vectors `first` to `end` of one row into `symbols`, by channel. `tables` has where their slots are.
 template <bool kAhead>
 __device__ __forceinline__ void decode_part(const EntropyView& view, Decoder<kAhead>& decoder,
-                                            const unsigned* tables,
-                                            const unsigned* channel_4, unsigned first, unsigned end,
-                                            unsigned char* symbols, unsigned lane) {
+                                            const unsigned* tables, const unsigned* channel_4, unsigned first,
+                                            unsigned end, unsigned char* symbols, unsigned lane) {
   const unsigned last_lanes = view.width - 32 * (view.vector_count - 1);
   for (unsigned vector = first; vector < end; vector += 4) {
     decoder.refill();
@@ -74,9 +74,9 @@ __device__ __forceinline__ unsigned get_u32(const unsigned char* from) {
 }
 
 // By all threads; `window.sums` are 0 before.
-__device__ __forceinline__ void find_strings(const EntropyView& view, const EntropyDecodeJob& job, const Parts& parts,
-                                             std::size_t first_string, unsigned strings, Window& window,
-                                             Layout& layout) {
+__device__ __forceinline__ void find_strings(const EntropyView& view, const EntropyDecodeJob& job,
+                                             const Parts& parts, std::size_t first_string, unsigned strings,
+                                             Window& window, Layout& layout) {
   const std::size_t end = string_count(view, window.coded);
   unsigned long long before = 0, total = 0;
 #pragma unroll 2
@@ -101,9 +101,9 @@ __device__ __forceinline__ void find_strings(const EntropyView& view, const Entr
 
 // How many rows have patches, in all and before the window's, and how many patches those have; by `threads`
 // threads that share barrier 1, of which this is number `id`.
-__device__ __forceinline__ void find_patches(const EntropyView& view, const EntropyDecodeJob& job, const Parts& parts,
-                                             std::size_t first_coded, unsigned id, unsigned threads, Window& window,
-                                             Layout& layout) {
+__device__ __forceinline__ void find_patches(const EntropyView& view, const EntropyDecodeJob& job,
+                                             const Parts& parts, std::size_t first_coded, unsigned id,
+                                             unsigned threads, Window& window, Layout& layout) {
   unsigned long long rows = 0;
   const unsigned char* heads = job.payload + parts.heads + 1;
 #pragma unroll 8
@@ -194,7 +194,8 @@ __global__ void __launch_bounds__(32 * (kMostStrings + kValueWarps), 1)
   auto* channel_4 = reinterpret_cast<unsigned*>(memory + room.channels);
   copy_table(reinterpret_cast<uint4*>(slots), view.slots, 1024 * view.table_count);
   copy_table(reinterpret_cast<uint4*>(channel_4), view.channel_4, view.symbol_bytes);
-  for (unsigned v = threadIdx.x; v < view.symbol_bytes / 32; v += blockDim.x) tables[v] = shared_address(slots) + 1024 * view.table[v];
+  for (unsigned v = threadIdx.x; v < view.symbol_bytes / 32; v += blockDim.x)
+    tables[v] = shared_address(slots) + 1024 * view.table[v];
   if (threadIdx.x < 4) window.sums[threadIdx.x] = 0;
 
   const std::size_t first_string = std::size_t{blockIdx.x} * shape.strings;
@@ -202,11 +203,13 @@ __global__ void __launch_bounds__(32 * (kMostStrings + kValueWarps), 1)
                           static_cast<std::size_t>(shape.strings) * view.string_rows};
   const unsigned char* states = job.payload + kIdBytes;
   const auto state_of = [&](std::size_t row) { return states[row / 4] >> (2 * (row % 4)) & 3u; };
-  const auto states_at = [&](std::size_t row) {  // some may lie beyond the rows, but not beyond the payload's words
-    const unsigned char* from = states + row / 4;
-    const std::size_t last = (job.row_count - row + 3) / 4;
-    return from[0] | (last > 1 ? from[1] : 0u) << 8 | (last > 2 ? from[2] : 0u) << 16 | (last > 3 ? from[3] : 0u) << 24;
-  };
+  const auto states_at =
+      [&](std::size_t row) {  // some may lie beyond the rows, but not beyond the payload's words
+        const unsigned char* from = states + row / 4;
+        const std::size_t last = (job.row_count - row + 3) / 4;
+        return from[0] | (last > 1 ? from[1] : 0u) << 8 | (last > 2 ? from[2] : 0u) << 16 |
+               (last > 3 ? from[3] : 0u) << 24;
+      };
   find_rows(states_at, job.row_count, view.width, range, window);
   const std::size_t coded = window.coded;
   const Parts parts = parts_of(view, job.row_count, coded, window.raw);
@@ -216,8 +219,8 @@ __global__ void __launch_bounds__(32 * (kMostStrings + kValueWarps), 1)
                             : 0;
   find_strings(view, job, parts, first_string, shape.strings, window, layout);
   unsigned char* heads = memory + room.heads;
-  copy_bytes(heads, job.payload + parts.heads + range.first * view.head_bytes, held * view.head_bytes, threadIdx.x,
-             blockDim.x);
+  copy_bytes(heads, job.payload + parts.heads + range.first * view.head_bytes, held * view.head_bytes,
+             threadIdx.x, blockDim.x);
   __syncthreads();
   const unsigned row_parts = (view.vector_count + kPartVectors - 1) / kPartVectors;
   const unsigned turns = min(held, view.string_rows) * row_parts;
@@ -232,9 +235,10 @@ __global__ void __launch_bounds__(32 * (kMostStrings + kValueWarps), 1)
     if (rows == 0) {
       for (unsigned turn = 0; turn <= turns; ++turn) __syncthreads();
     } else {
-      const unsigned rings = (shared_address(memory + room.rings) + shape.ring_bytes - 1) & ~(shape.ring_bytes - 1);
-      Feed feed(rings + string * shape.ring_bytes, shape.ring_bytes,
-                job.payload + layout.string_at[string], layout.size[string], lane);
+      const unsigned rings =
+          (shared_address(memory + room.rings) + shape.ring_bytes - 1) & ~(shape.ring_bytes - 1);
+      Feed feed(rings + string * shape.ring_bytes, shape.ring_bytes, job.payload + layout.string_at[string],
+                layout.size[string], lane);
       Decoder<kAhead> decoder(feed, tables[0], lane);
       unsigned part = 0, row = 0;
       for (unsigned turn = 0; turn <= turns; ++turn) {
@@ -254,8 +258,7 @@ __global__ void __launch_bounds__(32 * (kMostStrings + kValueWarps), 1)
         read_raw(job.payload + parts.raw + window.raw_at[row - range.first], state, out + row * view.width,
                  view.width, lane);
     }
-    if (held)
-      find_patches(view, job, parts, range.first, threadIdx.x, 32 * kValueWarps, window, layout);
+    if (held) find_patches(view, job, parts, range.first, threadIdx.x, 32 * kValueWarps, window, layout);
     __syncthreads();
     for (unsigned turn = 0; turn < turns; ++turn) {
       const unsigned part = turn % row_parts, row = turn / row_parts;
@@ -266,12 +269,15 @@ __global__ void __launch_bounds__(32 * (kMostStrings + kValueWarps), 1)
         // Read ahead, so that no string waits for another one's head.
         RowScales mine{};
         if (lane < shape.strings && row < rows_of(lane))
-          mine = scales_of(heads + (static_cast<std::size_t>(lane) * view.string_rows + row) * view.head_bytes);
-        const unsigned char* symbols = buffers + turn % 2 * shape.strings * kPartBytes + block * kBlockChannels;
+          mine =
+              scales_of(heads + (static_cast<std::size_t>(lane) * view.string_rows + row) * view.head_bytes);
+        const unsigned char* symbols =
+            buffers + turn % 2 * shape.strings * kPartBytes + block * kBlockChannels;
         for (unsigned string = warp / kPartBlocks; string < shape.strings && row < rows_of(string);
              string += kValueWarps / kPartBlocks) {
           const unsigned index = string * view.string_rows + row;
-          const RowScales scales{__shfl_sync(kAllLanes, mine.r, string), __shfl_sync(kAllLanes, mine.g, string),
+          const RowScales scales{__shfl_sync(kAllLanes, mine.r, string),
+                                 __shfl_sync(kAllLanes, mine.g, string),
                                  heads + static_cast<std::size_t>(index) * view.head_bytes + 2};
           const uint2 eight = reinterpret_cast<const uint2*>(symbols + string * kPartBytes)[lane];
           if (of.count)

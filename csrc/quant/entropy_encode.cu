@@ -1,6 +1,5 @@
 // The kernels of `int4`'s encoding: three launches, or one of a single thread block where rows are few.
 #include "quant/entropy_assemble.cuh"
-#include "quant/entropy_many.cuh"
 #include "quant/entropy_rows.cuh"
 #include "quant/entropy_single.cuh"
 #include "quant/entropy_strings.cuh"
@@ -8,9 +7,8 @@
 namespace hyperlane {
 namespace {
 
-constexpr unsigned kRowWarps = 8, kManyWarps = 16, kStringWarps = 4, kAssembleThreads = 256, kFewThreads = 512;
+constexpr unsigned kRowWarps = 8, kStringWarps = 4, kAssembleThreads = 256, kFewThreads = 512;
 constexpr unsigned kAssembled = 2;  // strings of a thread block
-constexpr std::size_t kLeastMany = 4096;  // rows; below, a warp each fills more of the GPU
 
 __device__ __forceinline__ void clear_room(unsigned char* room, unsigned bytes) {
   for (unsigned i = threadIdx.x; i < bytes / 4; i += blockDim.x) reinterpret_cast<unsigned*>(room)[i] = 0;
@@ -36,7 +34,8 @@ __device__ __forceinline__ void tell_length(const EntropyJob& job, std::size_t b
 
 template <class T, bool kWhole>
 __global__ void __launch_bounds__(32 * kRowWarps, 2)
-    quantize_rows(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job, const T* rows) {
+    quantize_rows(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job,
+                  const T* rows) {
   extern __shared__ uint4 shared[];
   auto* memory = reinterpret_cast<unsigned char*>(shared);
   const unsigned bytes = row_room_bytes(view), warps = blockDim.x / 32, warp = threadIdx.x / 32;
@@ -47,23 +46,6 @@ __global__ void __launch_bounds__(32 * kRowWarps, 2)
     quantize_row<T, kWhole>(view, job, rows, row, room, threadIdx.x % 32);
 }
 
-template <class T>
-__global__ void __launch_bounds__(32 * kManyWarps, 1)
-    quantize_many(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job, const T* rows) {
-  extern __shared__ uint4 shared[];
-  auto* memory = reinterpret_cast<unsigned char*>(shared);
-  copy_table(shared, view.mean_inverse, 8 * view.width);
-  copy_table(reinterpret_cast<uint4*>(memory + 8 * view.width), view.info, 8 * view.width);
-  __syncthreads();
-  const ManyTables tables{reinterpret_cast<const float4*>(memory),
-                          reinterpret_cast<const uint4*>(memory + 8 * view.width)};
-  const unsigned warps = blockDim.x / 32, warp = threadIdx.x / 32;
-  const ManyRoom room = many_room(view, memory + 16 * view.width + warp * many_room_bytes(view));
-  for (std::size_t first = (warp * std::size_t{gridDim.x} + blockIdx.x) * kManyRows; first < job.row_count;
-       first += std::size_t{warps} * gridDim.x * kManyRows)
-    quantize_four(view, job, rows, tables, first, room, threadIdx.x % 32);
-}
-
 __global__ void __launch_bounds__(32 * kStringWarps)
     encode_strings(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job,
                    unsigned strings) {
@@ -72,12 +54,14 @@ __global__ void __launch_bounds__(32 * kStringWarps)
   auto* memory = reinterpret_cast<unsigned char*>(shared);
   copy_codes(view, memory);
   const std::size_t first = std::size_t{blockIdx.x} * strings;
-  find_rows([&](std::size_t row) { return packed_states(job.scratch.states, row); }, job.row_count, view.width, {first * view.string_rows, static_cast<std::size_t>(strings) * view.string_rows}, window);
+  find_rows([&](std::size_t row) { return packed_states(job.scratch.states, row); }, job.row_count,
+            view.width, {first * view.string_rows, static_cast<std::size_t>(strings) * view.string_rows},
+            window);
   const unsigned warp = threadIdx.x / 32;
   const std::size_t from = (first + warp) * view.string_rows;
   if (warp >= strings || from >= window.coded) return;
-  const auto rows = static_cast<unsigned>(
-      min(static_cast<unsigned long long>(view.string_rows), static_cast<unsigned long long>(window.coded - from)));
+  const auto rows = static_cast<unsigned>(min(static_cast<unsigned long long>(view.string_rows),
+                                              static_cast<unsigned long long>(window.coded - from)));
   encode_string(view, job.scratch, first + warp, window.row + warp * view.string_rows, rows,
                 reinterpret_cast<const uint2*>(memory),
                 reinterpret_cast<const unsigned*>(memory + code_bytes(view)), threadIdx.x % 32);
@@ -88,7 +72,8 @@ __global__ void __launch_bounds__(kAssembleThreads)
     assemble_payload(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job,
                      const T* rows) {
   __shared__ Window window;
-  const std::size_t bytes = assemble(view, job, rows, std::size_t{blockIdx.x} * kAssembled, kAssembled, window);
+  const std::size_t bytes =
+      assemble(view, job, rows, std::size_t{blockIdx.x} * kAssembled, kAssembled, window);
   __syncthreads();
   if (threadIdx.x == 0) tell_length(job, bytes, gridDim.x);
 }
@@ -96,8 +81,8 @@ __global__ void __launch_bounds__(kAssembleThreads)
 // One string's rows or less.
 template <class T, bool kWhole>
 __global__ void __launch_bounds__(kFewThreads)
-    encode_few(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job, const T* rows,
-               bool single) {
+    encode_few(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job,
+               const T* rows, bool single) {
   extern __shared__ uint4 shared[];
   __shared__ Window window;
   auto* memory = reinterpret_cast<unsigned char*>(shared);
@@ -117,7 +102,8 @@ __global__ void __launch_bounds__(kFewThreads)
       quantize_row<T, kWhole>(view, job, rows, row, row_room(view, memory + warp * room_bytes), lane);
   }
   __syncthreads();
-  find_rows([&](std::size_t row) { return packed_states(job.scratch.states, row); }, job.row_count, view.width, {0, view.string_rows}, window);
+  find_rows([&](std::size_t row) { return packed_states(job.scratch.states, row); }, job.row_count,
+            view.width, {0, view.string_rows}, window);
   if (warp == 0 && window.coded)
     encode_string(view, job.scratch, 0, window.row, window.coded, reinterpret_cast<const uint2*>(codes),
                   reinterpret_cast<const unsigned*>(codes + code_bytes(view)), lane);
@@ -130,8 +116,8 @@ __global__ void __launch_bounds__(kFewThreads)
 unsigned ceil_div(std::size_t count, std::size_t by) { return static_cast<unsigned>((count + by - 1) / by); }
 
 template <class T, bool kWhole>
-cudaError_t launch_rows(const EntropyView& view, const EntropyJob& job, const T* rows, int processors, int shared_bytes, bool few,
-                        cudaStream_t stream) {
+cudaError_t launch_rows(const EntropyView& view, const EntropyJob& job, const T* rows, int shared_bytes,
+                        bool few, cudaStream_t stream) {
   constexpr unsigned kStaticBytes = 32 << 10;
   const unsigned room = static_cast<unsigned>(shared_bytes), row_bytes = row_room_bytes(view);
   const unsigned tables = code_bytes(view) + table_bytes(view);
@@ -146,40 +132,33 @@ cudaError_t launch_rows(const EntropyView& view, const EntropyJob& job, const T*
     if (bytes + kStaticBytes <= room)
       return launch(encode_few<T, kWhole>, {1, kFewThreads, bytes}, stream, view, job, rows, false);
   }
-  cudaError_t code = cudaSuccess;
-  const unsigned many_tables = 16 * view.width;
-  const unsigned many_warps =
-      room > many_tables ? std::min(kManyWarps, (room - many_tables) / many_room_bytes(view)) : 0;
-  if (kWhole && many_warps >= kManyWarps / 2 && job.row_count >= kLeastMany) {
-    const auto blocks = static_cast<unsigned>(processors);
-    code = launch(quantize_many<T>, {blocks, 32 * many_warps, many_tables + many_warps * many_room_bytes(view)}, stream,
-                  view, job, rows);
-  } else {
-    const unsigned warps = std::min(kRowWarps, room / row_bytes);
-    code = launch(quantize_rows<T, kWhole>, {ceil_div(job.row_count, warps), 32 * warps, warps * row_bytes}, stream,
-                  view, job, rows);
-  }
+  const unsigned warps = std::min(kRowWarps, room / row_bytes);
+  cudaError_t code =
+      launch(quantize_rows<T, kWhole>, {ceil_div(job.row_count, warps), 32 * warps, warps * row_bytes},
+             stream, view, job, rows);
   if (code != cudaSuccess) return code;
   const unsigned strings = std::max(std::min(kStringWarps, kWindowRows / view.string_rows), 1u);
-  code = launch(encode_strings, {ceil_div(most, strings), 32 * kStringWarps, tables}, stream, view, job, strings);
+  code = launch(encode_strings, {ceil_div(most, strings), 32 * kStringWarps, tables}, stream, view, job,
+                strings);
   if (code != cudaSuccess) return code;
-  return launch(assemble_payload<T>, {ceil_div(most, kAssembled), kAssembleThreads, 0}, stream, view, job, rows);
+  return launch(assemble_payload<T>, {ceil_div(most, kAssembled), kAssembleThreads, 0}, stream, view, job,
+                rows);
 }
 
 template <class T>
-cudaError_t launch_any(const EntropyView& view, const EntropyJob& job, const T* rows, int processors, int shared_bytes, bool few,
-                       cudaStream_t stream) {
+cudaError_t launch_any(const EntropyView& view, const EntropyJob& job, const T* rows, int shared_bytes,
+                       bool few, cudaStream_t stream) {
   if (view.width % 256 == 0 && on_bytes(rows, 0, 2 * sizeof(T)))
-    return launch_rows<T, true>(view, job, rows, processors, shared_bytes, few, stream);
-  return launch_rows<T, false>(view, job, rows, processors, shared_bytes, few, stream);
+    return launch_rows<T, true>(view, job, rows, shared_bytes, few, stream);
+  return launch_rows<T, false>(view, job, rows, shared_bytes, few, stream);
 }
 
 }  // namespace
 
 cudaError_t launch_entropy_encode(const EntropyView& view, const EntropyJob& job, const void* rows, bool half,
-                                  int processors, int shared_bytes, bool few, cudaStream_t stream) {
-  if (half) return launch_any(view, job, static_cast<const __half*>(rows), processors, shared_bytes, few, stream);
-  return launch_any(view, job, static_cast<const float*>(rows), processors, shared_bytes, few, stream);
+                                  int shared_bytes, bool few, cudaStream_t stream) {
+  if (half) return launch_any(view, job, static_cast<const __half*>(rows), shared_bytes, few, stream);
+  return launch_any(view, job, static_cast<const float*>(rows), shared_bytes, few, stream);
 }
 
 }  // namespace hyperlane

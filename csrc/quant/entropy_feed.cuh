@@ -36,8 +36,8 @@ __device__ __forceinline__ void wait_async() {
 // bytes of the ring.
 class Feed {
  public:
-  // `ring_bytes`, a power of two, from kLeastRing on, which `ring` is a multiple of. The string is `bytes` bytes
-  // from `string` on.
+  // `ring_bytes`, a power of two, from kLeastRing on, which `ring` is a multiple of. The string is `bytes`
+  // bytes from `string` on.
   __device__ __forceinline__ Feed(unsigned ring, unsigned ring_bytes, const unsigned char* string,
                                   unsigned bytes, unsigned lane)
       : ring_(ring), mask_(ring_bytes - 1), lane_(lane) {
@@ -52,7 +52,9 @@ class Feed {
   }
 
   __device__ __forceinline__ unsigned lead() const { return lead_; }
-  __device__ __forceinline__ unsigned byte(unsigned position) const { return load_byte((position & mask_) | ring_); }
+  __device__ __forceinline__ unsigned byte(unsigned position) const {
+    return load_byte((position & mask_) | ring_);
+  }
 
   // After at most 128 bytes; `position` is where the string goes on.
   __device__ __forceinline__ void refill(unsigned position) {

@@ -12,8 +12,8 @@ namespace hyperlane {
 struct EntropyScratch {
   unsigned char *symbols, *heads, *states, *counts, *patches;  // counts: patches of a row
   unsigned* sizes;                                             // of strings
-  unsigned char* strings;  // each ends where the next one's room begins
-  unsigned* done;          // 0 between launches
+  unsigned char* strings;                                      // each ends where the next one's room begins
+  unsigned* done;                                              // 0 between launches
   unsigned head_pitch;
   std::size_t string_pitch;
 };
@@ -34,7 +34,7 @@ struct EntropyDecodeJob {
 constexpr unsigned kWindowRows = 2048;  // that a thread block keeps the places of
 
 cudaError_t launch_entropy_encode(const EntropyView& view, const EntropyJob& job, const void* rows, bool half,
-                                  int processors, int shared_bytes, bool few, cudaStream_t stream);
+                                  int shared_bytes, bool few, cudaStream_t stream);
 cudaError_t launch_entropy_decode(const EntropyView& view, const EntropyDecodeJob& job, void* rows, bool half,
                                   int processors, int shared_bytes, cudaStream_t stream);
 

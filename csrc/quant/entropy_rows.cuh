@@ -1,5 +1,5 @@
-// The first pass of `int4`'s encoding, a warp a row: scales, symbols, head and patches of each row that can be
-// coded.
+// The first pass of `int4`'s encoding, a warp a row: scales, symbols, head and patches of each row that can
+// be coded.
 #pragma once
 #include "quant/entropy_window.cuh"
 #include "quant/rotated_device.cuh"
@@ -164,7 +164,8 @@ __device__ __forceinline__ void put_low_bits(int k, const uint2 info, unsigned c
 __device__ __noinline__ void put_more_bits(const unsigned* low_at, unsigned pitch, int k, unsigned shift,
                                            unsigned char* low) {
 #pragma unroll 1
-  for (unsigned bit = 2; bit < shift; ++bit) low[__ldg(low_at + bit * pitch)] = static_cast<unsigned char>(k >> bit);
+  for (unsigned bit = 2; bit < shift; ++bit)
+    low[__ldg(low_at + bit * pitch)] = static_cast<unsigned char>(k >> bit);
 }
 
 // Patches of some pairs into the warp's room: two channels a lane from `first` on, 64 further each time.
@@ -187,8 +188,8 @@ __device__ __forceinline__ bool put_patches(const EntropyView& view, const Multi
   return holds;
 }
 
-// Symbols, low bits and patches into the warp's room. The number of patches; more than `most_patches` where the
-// format cannot hold the row.
+// Symbols, low bits and patches into the warp's room. The number of patches; more than `most_patches` where
+// the format cannot hold the row.
 template <class T, bool kWhole>
 __device__ __forceinline__ unsigned find_symbols(const RowOf<T, kWhole>& of, float inverse_r, float inverse_g,
                                                  const RowRoom& room) {
@@ -268,7 +269,8 @@ __device__ __forceinline__ void quantize_row(const EntropyView& view, const Entr
   const T* row = rows + index * view.width;
   const RowOf<T, kWhole> of{view, row, lane};
   const float squares = of.squares();
-  const unsigned rms_bits = half_bits(__fsqrt_rn(__fdiv_rn(squares, static_cast<float>(view.width)))) & 0xFFFF;
+  const unsigned rms_bits =
+      half_bits(__fsqrt_rn(__fdiv_rn(squares, static_cast<float>(view.width)))) & 0xFFFF;
   const float rms = __half2float(__ushort_as_half(static_cast<unsigned short>(rms_bits)));
   unsigned patch_count = 0;
   bool coded = job.positions[index] != 0 && rms <= view.limit && rms >= kSmallestRms;
@@ -295,7 +297,8 @@ __device__ __forceinline__ void quantize_row(const EntropyView& view, const Entr
 #pragma unroll 4
       for (unsigned i = lane; i < view.symbol_bytes / 16; i += 32) to[i] = symbols[i];
       if (patch_count)
-        write_patches(room.patches, patch_count, job.scratch.patches + index * kPatchBytes * view.most_patches, lane);
+        write_patches(room.patches, patch_count,
+                      job.scratch.patches + index * kPatchBytes * view.most_patches, lane);
     }
   }
   const unsigned state = coded ? kCoded : raw_state(row, view.width, rms, lane);

@@ -1,5 +1,5 @@
-// The first pass of `int4`'s encoding where a few rows are all there is: a thread block takes a row, so that only the
-// two sums, whose order is given, are one warp's work.
+// The first pass of `int4`'s encoding where a few rows are all there is: a thread block takes a row, so that
+// only the two sums, whose order is given, are one warp's work.
 #pragma once
 #include "quant/entropy_rows.cuh"
 
@@ -42,7 +42,8 @@ __device__ __forceinline__ void quantize_single(const EntropyView& view, const E
   if (threadIdx.x == 0) shared.patch_count = 0, shared.holds = true;
   __syncthreads();
   if (warp == 0) {
-    const float squares = sum_of(values, view.width, lane, [](float value) { return __fmul_rn(value, value); });
+    const float squares =
+        sum_of(values, view.width, lane, [](float value) { return __fmul_rn(value, value); });
     if (lane == 0)
       shared.rms_bits = half_bits(__fsqrt_rn(__fdiv_rn(squares, static_cast<float>(view.width)))) & 0xFFFF;
   }
@@ -78,8 +79,8 @@ __device__ __forceinline__ void quantize_single(const EntropyView& view, const E
       if (found.rest < -128 || found.rest > 127) shared.holds = false;
       const unsigned at = atomicAdd(&shared.patch_count, 1u);
       if (at < view.most_patches)
-        room.patches[at] = {static_cast<unsigned short>(place_of(symbol_at(info))), static_cast<unsigned char>(i),
-                            static_cast<signed char>(found.rest)};
+        room.patches[at] = {static_cast<unsigned short>(place_of(symbol_at(info))),
+                            static_cast<unsigned char>(i), static_cast<signed char>(found.rest)};
     }
     __syncthreads();
     const unsigned patch_count = shared.patch_count;
@@ -92,7 +93,8 @@ __device__ __forceinline__ void quantize_single(const EntropyView& view, const E
       }
       if (warp == 1) write_low_bits(view, room.low, head + 2, lane);
       if (warp == 2 && patch_count)
-        write_patches(room.patches, patch_count, job.scratch.patches + index * kPatchBytes * view.most_patches, lane);
+        write_patches(room.patches, patch_count,
+                      job.scratch.patches + index * kPatchBytes * view.most_patches, lane);
       auto* to = reinterpret_cast<uint4*>(job.scratch.symbols + index * view.symbol_bytes);
       for (unsigned i = threadIdx.x; i < view.symbol_bytes / 16; i += blockDim.x)
         to[i] = reinterpret_cast<const uint4*>(room.symbols)[i];

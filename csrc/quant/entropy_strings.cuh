@@ -14,8 +14,8 @@ __host__ __device__ inline unsigned table_bytes(const EntropyView& view) {  // e
   return view.symbol_bytes / 8;
 }
 
-// A lane's coder; `out` is where the string begins so far, the same in all lanes. Four steps at a time: first the
-// states, each of which waits for the one before, then where their bytes go, side by side.
+// A lane's coder; `out` is where the string begins so far, the same in all lanes. Four steps at a time: first
+// the states, each of which waits for the one before, then where their bytes go, side by side.
 struct Coder {
   unsigned state;
   unsigned char* out;
@@ -80,7 +80,8 @@ __device__ __forceinline__ void encode_string(const EntropyView& view, const Ent
   const unsigned last_lanes = view.width - 32 * (view.vector_count - 1);
   unsigned char* end = scratch.strings + (string + 1) * scratch.string_pitch;
   Coder coder{256, end, (1u << lane) - 1};
-  Fours source{scratch.symbols, row, view.symbol_bytes, fours, lane, static_cast<int>(row_count) - 1, fours - 1};
+  Fours source{scratch.symbols, row, view.symbol_bytes, fours, lane, static_cast<int>(row_count) - 1,
+               fours - 1};
   unsigned ahead[kFoursAhead];
 #pragma unroll
   for (unsigned i = 0; i < kFoursAhead; ++i) ahead[i] = source.next();
@@ -101,7 +102,8 @@ __device__ __forceinline__ void encode_string(const EntropyView& view, const Ent
 #pragma unroll
         for (unsigned v = 0; v < 4; ++v) {
           const unsigned vector = 4 * four + v;
-          present[v] = vector + 1 < view.vector_count || (vector + 1 == view.vector_count && lane < last_lanes);
+          present[v] =
+              vector + 1 < view.vector_count || (vector + 1 == view.vector_count && lane < last_lanes);
         }
       }
       coder.put(code, present);

@@ -1,6 +1,7 @@
-// rANS, forwards: a warp decodes a string. Two ways of a step that give the same symbols: by its turn, a lane that
-// is short of a byte fetches it and then looks up what it stands for; or all lanes look up in advance what the next
-// bytes would stand for, and one shuffle hands them out. The first takes less, the second waits less.
+// rANS, forwards: a warp decodes a string. Two ways of a step that give the same symbols: by its turn, a lane
+// that is short of a byte fetches it and then looks up what it stands for; or all lanes look up in advance
+// what the next bytes would stand for, and one shuffle hands them out. The first takes less, the second waits
+// less.
 #pragma once
 #include "quant/entropy_feed.cuh"
 #include "quant/entropy_tables.cuh"
@@ -50,7 +51,8 @@ class Decoder {
 
   // Whether the string ended where its symbols did; for the whole warp.
   __device__ __forceinline__ bool ended(unsigned bytes) const {
-    return __all_sync(kAllLanes, (factors_ & 0xFF00) == 256 && word_ >> 24 == 0 && place_ - lane_ == feed_.lead() + bytes);
+    return __all_sync(
+        kAllLanes, (factors_ & 0xFF00) == 256 && word_ >> 24 == 0 && place_ - lane_ == feed_.lead() + bytes);
   }
 
  private:
@@ -60,7 +62,6 @@ class Decoder {
   // factors: what a word's bytes are multiplied by and summed up: 0, the state's upper byte, 1, 0.
   unsigned below_, lane_, factors_, word_;
   unsigned place_;  // of the byte that lane after lane would take
-
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
-// One boundary's tables as the kernels of `int4` read them: what a host makes of them once, and the plain struct
-// of device pointers that every launch takes.
+// One boundary's tables as the kernels of `int4` read them: what a host makes of them once, and the plain
+// struct of device pointers that every launch takes.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -24,15 +24,15 @@ struct EntropyDeviceParts {
   std::vector<std::uint8_t> shift, table, frequency;
 };
 
-// A symbol's division and place: q = umulhi(x << 8, inverse), x -> x + q * (256 - frequency) + start. The quotient
-// is exact for states of 16 bits: inverse is 2^24 / frequency or less than 1 above it.
+// A symbol's division and place: q = umulhi(x << 8, inverse), x -> x + q * (256 - frequency) + start. The
+// quotient is exact for states of 16 bits: inverse is 2^24 / frequency or less than 1 above it.
 struct SymbolCode {
   std::uint32_t inverse;
   std::uint32_t packed;  // 256 - frequency, start, frequency; a byte each
 };
 
-// `symbol`: where it stands, 16 bits; the table's lowest and highest symbol, 5 bits each; shift, from bit kShiftBit on.
-// `low`: where bit 0 stands among the head's, 20 bits; how much further on bit 1 does.
+// `symbol`: where it stands, 16 bits; the table's lowest and highest symbol, 5 bits each; shift, from bit
+// kShiftBit on. `low`: where bit 0 stands among the head's, 20 bits; how much further on bit 1 does.
 struct ChannelInfo {
   std::uint32_t symbol, low;
 };

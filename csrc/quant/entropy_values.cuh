@@ -12,7 +12,8 @@ struct LowBit {
   unsigned byte, mask;
 
   __device__ __forceinline__ LowBit() {}
-  __device__ __forceinline__ LowBit(unsigned at, bool there) : byte(there ? at / 8 : 0), mask(there ? 1u << (at % 8) : 0) {}
+  __device__ __forceinline__ LowBit(unsigned at, bool there)
+      : byte(there ? at / 8 : 0), mask(there ? 1u << (at % 8) : 0) {}
 };
 
 // What eight channels of a lane have in all rows.
@@ -33,7 +34,8 @@ struct EightChannels {
       const float4 both = __ldg(reinterpret_cast<const float4*>(view.step_mean + from + i));
       const uint4 info = __ldg(reinterpret_cast<const uint4*>(view.info + from + i));
       step[i] = both.x, mean[i] = both.y, step[i + 1] = both.z, mean[i + 1] = both.w;
-      const unsigned shift[2] = {i < count ? info.x >> kShiftBit : 0, i + 1 < count ? info.z >> kShiftBit : 0};
+      const unsigned shift[2] = {i < count ? info.x >> kShiftBit : 0,
+                                 i + 1 < count ? info.z >> kShiftBit : 0};
 #pragma unroll
       for (unsigned j = 0; j < 2; ++j) {
         const unsigned places = j ? info.w : info.y, at = places & ((1u << kLowBits) - 1);
@@ -79,7 +81,8 @@ __device__ __forceinline__ void store_eight(const float* values, float* to) {
            make_float4(values[4 * i], values[4 * i + 1], values[4 * i + 2], values[4 * i + 3]));
 }
 
-// `symbols`: of the eight channels, in their order, less 16. `first` is the lane's first channel, `to` its place.
+// `symbols`: of the eight channels, in their order, less 16. `first` is the lane's first channel, `to` its
+// place.
 template <class T>
 __device__ __forceinline__ void write_eight(const EntropyView& view, const EightChannels& of, unsigned first,
                                             uint2 symbols, const RowScales& scales, T* to, bool aligned) {
@@ -101,7 +104,8 @@ __device__ __forceinline__ void write_eight(const EntropyView& view, const Eight
 #pragma unroll
     for (unsigned i = 0; i < kLaneChannels; ++i) bytes[i] = scales.low[of.low[1][i].byte];
 #pragma unroll
-    for (unsigned i = 0; i < kLaneChannels; ++i) k[i] += static_cast<int>(2 * min(bytes[i] & of.low[1][i].mask, 1u));
+    for (unsigned i = 0; i < kLaneChannels; ++i)
+      k[i] += static_cast<int>(2 * min(bytes[i] & of.low[1][i].mask, 1u));
   }
   if (of.most_shift > 2) {
     const unsigned pitch = (view.width + 1) / 2 * 2;

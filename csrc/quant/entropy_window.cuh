@@ -1,5 +1,5 @@
-// Which rows of a payload of `int4` are coded, and where the others stand: a scan over all rows' states, by every
-// thread block for itself, that keeps what lies in the block's window.
+// Which rows of a payload of `int4` are coded, and where the others stand: a scan over all rows' states, by
+// every thread block for itself, that keeps what lies in the block's window.
 #pragma once
 #include "quant/entropy_launch.cuh"
 #include "quant/rotated_place.cuh"
@@ -15,7 +15,7 @@ struct Window {
   unsigned long long raw;      // bytes of all rows that are not coded
   unsigned long long sums[4];  // for `add_to`
   uint2 warp_sums[32];
-  unsigned row[kWindowRows];              // of coded row `first_coded` + i
+  unsigned row[kWindowRows];               // of coded row `first_coded` + i
   unsigned long long raw_at[kWindowRows];  // of row `first_row` + i, from the first raw row
 };
 
@@ -38,11 +38,11 @@ __device__ __forceinline__ T inclusive_sum(T value, unsigned lane) {
   return value;
 }
 
-// By all threads of the block, which has whole warps. `states_at(row)` are 16 rows' states, two bits each, the first
-// row's lowest.
+// By all threads of the block, which has whole warps. `states_at(row)` are 16 rows' states, two bits each,
+// the first row's lowest.
 template <class StatesAt>
-__device__ __forceinline__ void find_rows(StatesAt states_at, std::size_t row_count, unsigned width, WindowRange range,
-                                          Window& window) {
+__device__ __forceinline__ void find_rows(StatesAt states_at, std::size_t row_count, unsigned width,
+                                          WindowRange range, Window& window) {
   constexpr unsigned kOnes = 0x55555555u;
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   unsigned coded_before = 0, units_before = 0;
