@@ -38,27 +38,30 @@ __device__ __forceinline__ void decode_part(const EntropyView& view, Decoder<kAh
                                             const unsigned* tables, const unsigned* channel_4, unsigned first,
                                             unsigned end, unsigned char* symbols, unsigned lane) {
   const unsigned last_lanes = view.width - 32 * (view.vector_count - 1);
-  for (unsigned vector = first; vector < end; vector += 4) {
+  unsigned vector = first;
+  for (; vector + 8 <= end && (vector + 8 < view.vector_count || last_lanes == 32); vector += 8) {
     decoder.refill();
-    const unsigned channels = channel_4[8 * vector + lane];
-    unsigned char* to = symbols + (vector - first) / 8 * kBlockChannels;
-    // Where the next vectors' tables are; behind the last, the next row's first.
-    const uint4 found = *reinterpret_cast<const uint4*>(tables + vector);
-    const unsigned after = tables[vector + 4 < view.vector_count ? vector + 4 : 0];
-    const unsigned next[4] = {found.y, found.z, found.w, after};
-    if (vector + 4 < view.vector_count || (vector + 4 == view.vector_count && last_lanes == 32)) {
+    unsigned char* to = symbols + 32 * (vector - first);
+#pragma unroll
+    for (unsigned four = 0; four < 2; ++four) {
+      const unsigned channels = channel_4[8 * vector + 32 * four + lane];
+      // Where the next vectors' tables are; behind the last, the next row's first.
+      const uint4 found = *reinterpret_cast<const uint4*>(tables + vector + 4 * four);
+      const unsigned next[4] = {
+          found.y, found.z, found.w,
+          tables[four == 0 || vector + 8 < view.vector_count ? vector + 4 * four + 4 : 0]};
 #pragma unroll
       for (unsigned i = 0; i < 4; ++i)
         to[channels >> (8 * i) & 0xFF] = static_cast<unsigned char>(decoder.take(next[i]));
-    } else {
-#pragma unroll
-      for (unsigned i = 0; i < 4; ++i) {
-        if (vector + i >= view.vector_count) break;
-        const bool last = vector + i + 1 == view.vector_count, present = !last || lane < last_lanes;
-        const unsigned word = decoder.take(last ? tables[0] : next[i], present);
-        if (present) to[channels >> (8 * i) & 0xFF] = static_cast<unsigned char>(word);
-      }
     }
+  }
+  for (unsigned done = 0; vector < end; ++vector, ++done) {  // what is left of a row that ends within a block
+    if (done % 8 == 0) decoder.refill();
+    const bool last = vector + 1 == view.vector_count, present = !last || lane < last_lanes;
+    const unsigned word = decoder.take(tables[last ? 0 : vector + 1], present);
+    unsigned char* to = symbols + (vector - first) / 8 * kBlockChannels;
+    if (present)
+      to[channel_4[32 * (vector / 4) + lane] >> (8 * (vector % 4)) & 0xFF] = static_cast<unsigned char>(word);
   }
 }
 

@@ -33,7 +33,7 @@ __device__ __forceinline__ void tell_length(const EntropyJob& job, std::size_t b
 }
 
 template <class T, bool kWhole>
-__global__ void __launch_bounds__(32 * kRowWarps, 2)
+__global__ void __launch_bounds__(32 * kRowWarps, 3)
     quantize_rows(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job,
                   const T* rows) {
   extern __shared__ uint4 shared[];

@@ -6,7 +6,7 @@ namespace hyperlane {
 namespace {
 
 constexpr unsigned kFillBytes = 128;    // by a warp at a time, of four bytes a lane
-constexpr unsigned kFillsInFlight = 4;  // of those that go on while symbols are decoded
+constexpr unsigned kFillsInFlight = 2;  // refills of twice as much that go on while symbols are decoded
 constexpr unsigned kLeastRing = 2048;
 
 __device__ __forceinline__ void copy_async(unsigned to, const void* from) {
@@ -56,9 +56,9 @@ class Feed {
     return load_byte((position & mask_) | ring_);
   }
 
-  // After at most 128 bytes; `position` is where the string goes on.
+  // After at most 256 bytes; `position` is where the string goes on.
   __device__ __forceinline__ void refill(unsigned position) {
-    if (filled_ < words_end_ && filled_ - position <= mask_ - 2 * kFillBytes) fill();
+    if (filled_ < words_end_ && filled_ - position <= mask_ - 4 * kFillBytes) fill(), fill();
     commit_async();
     wait_async<kFillsInFlight>();
     __syncwarp();

@@ -21,17 +21,19 @@ struct Coder {
   unsigned char* out;
   unsigned below;  // lanes
 
-  // Steps of vectors 3 to 0; those that are not `present` leave the state as it is.
+  // Steps of vectors 3 to 0; kAll: all are there, else those that are not `present` leave the state as it is.
+  template <bool kAll>
   __device__ __forceinline__ void put(const uint2* codes, const bool* present) {
     bool moved[4];
     unsigned before[4];
 #pragma unroll
     for (int v = 3; v >= 0; --v) {
-      moved[v] = __byte_perm(state, 0xFFFF, 0x7154) >= codes[v].y && present[v];  // state >= frequency << 8
+      moved[v] = __byte_perm(state, 0xFFFF, 0x7154) >= codes[v].y;  // state >= frequency << 8
+      if (!kAll) moved[v] = moved[v] && present[v];
       before[v] = state;
       const unsigned shifted = moved[v] ? state >> 8 : state;
       const unsigned coded = __dp2a_lo(__umulhi(shifted << 8, codes[v].x) | 1u << 16, codes[v].y, shifted);
-      state = present[v] ? coded : state;
+      state = kAll || present[v] ? coded : state;
     }
     unsigned all[4];
     int at[4];
@@ -78,6 +80,7 @@ __device__ __forceinline__ void encode_string(const EntropyView& view, const Ent
                                               const uint2* codes, const unsigned* tables, unsigned lane) {
   const unsigned fours = view.symbol_bytes / 128;
   const unsigned last_lanes = view.width - 32 * (view.vector_count - 1);
+  const bool regular = view.width % 128 == 0;  // all fours are whole
   unsigned char* end = scratch.strings + (string + 1) * scratch.string_pitch;
   Coder coder{256, end, (1u << lane) - 1};
   Fours source{scratch.symbols, row, view.symbol_bytes, fours, lane, static_cast<int>(row_count) - 1,
@@ -97,16 +100,17 @@ __device__ __forceinline__ void encode_string(const EntropyView& view, const Ent
       uint2 code[4];
 #pragma unroll
       for (unsigned v = 0; v < 4; ++v) code[v] = codes[kSymbols * starts[v] + (symbols >> 8 * v & 0xFF)];
-      bool present[4] = {true, true, true, true};
-      if (four + 1 == fours) {
+      if (regular || four + 1 < fours) {
+        coder.put<true>(code, nullptr);
+      } else {
+        bool present[4];
 #pragma unroll
         for (unsigned v = 0; v < 4; ++v) {
           const unsigned vector = 4 * four + v;
-          present[v] =
-              vector + 1 < view.vector_count || (vector + 1 == view.vector_count && lane < last_lanes);
+          present[v] = vector + 1 < view.vector_count || (vector + 1 == view.vector_count && lane < last_lanes);
         }
+        coder.put<false>(code, present);
       }
-      coder.put(code, present);
       four = four ? four - 1 : fours - 1;
       --left;
     }

@@ -20,13 +20,15 @@ struct LowBit {
 struct EightChannels {
   float step[kLaneChannels], mean[kLaneChannels];
   LowBit low[2][kLaneChannels];  // bits 0 and 1
+  int factor[kLaneChannels];     // 1 << shift
   unsigned shifts;               // four bits each
   unsigned most_shift;           // of the warp
+  unsigned second;               // which of the eight have a bit 1 in any lane
   unsigned count;                // of those that are there
 
   __device__ __forceinline__ EightChannels(const EntropyView& view, unsigned first) {
     count = first < view.width ? min(view.width - first, kLaneChannels) : 0;
-    shifts = 0;
+    shifts = 0, second = 0;
     unsigned most = 0;
     const unsigned from = count ? first : 0;
 #pragma unroll
@@ -41,11 +43,14 @@ struct EightChannels {
         const unsigned places = j ? info.w : info.y, at = places & ((1u << kLowBits) - 1);
         low[0][i + j] = LowBit(at, shift[j] > 0);
         low[1][i + j] = LowBit(at + (places >> kLowBits), shift[j] > 1);
+        factor[i + j] = 1 << shift[j];
         shifts |= shift[j] << (4 * (i + j));
+        second |= shift[j] > 1 ? 1u << (i + j) : 0;
         most = max(most, shift[j]);
       }
     }
     most_shift = __reduce_max_sync(kAllLanes, most);
+    second = __reduce_or_sync(kAllLanes, second);
   }
 };
 
@@ -96,17 +101,12 @@ __device__ __forceinline__ void write_eight(const EntropyView& view, const Eight
     for (unsigned i = 0; i < kLaneChannels; ++i) bytes[i] = scales.low[of.low[0][i].byte];
 #pragma unroll
     for (unsigned i = 0; i < kLaneChannels; ++i)
-      k[i] = static_cast<int>((static_cast<unsigned>(k[i]) << (of.shifts >> (4 * i) & 7)) +
-                              min(bytes[i] & of.low[0][i].mask, 1u));
+      k[i] = k[i] * of.factor[i] + static_cast<int>(min(bytes[i] & of.low[0][i].mask, 1u));
   }
-  if (of.most_shift > 1) {
-    unsigned bytes[kLaneChannels];
 #pragma unroll
-    for (unsigned i = 0; i < kLaneChannels; ++i) bytes[i] = scales.low[of.low[1][i].byte];
-#pragma unroll
-    for (unsigned i = 0; i < kLaneChannels; ++i)
-      k[i] += static_cast<int>(2 * min(bytes[i] & of.low[1][i].mask, 1u));
-  }
+  for (unsigned i = 0; i < kLaneChannels; ++i)
+    if (of.second >> i & 1)  // the same for all lanes
+      k[i] += static_cast<int>(2 * min(scales.low[of.low[1][i].byte] & of.low[1][i].mask, 1u));
   if (of.most_shift > 2) {
     const unsigned pitch = (view.width + 1) / 2 * 2;
 #pragma unroll 1
