@@ -1,5 +1,6 @@
 // The kernels of `int4`'s encoding: three launches, or one of a single thread block where rows are few.
 #include "quant/entropy_assemble.cuh"
+#include "quant/entropy_one.cuh"
 #include "quant/entropy_rows.cuh"
 #include "quant/entropy_single.cuh"
 #include "quant/entropy_strings.cuh"
@@ -46,6 +47,17 @@ __global__ void __launch_bounds__(32 * kRowWarps, 3)
     quantize_row<T, kWhole>(view, job, rows, row, room, threadIdx.x % 32);
 }
 
+// A string to its place in the scratch memory. `codes`: what `copy_codes` put there.
+__device__ __forceinline__ void put_string(const EntropyView& view, const EntropyScratch& scratch,
+                                           std::size_t string, const unsigned* row, unsigned row_count,
+                                           const unsigned char* codes, unsigned lane) {
+  const unsigned bytes =
+      encode_string(view, scratch.symbols, scratch.strings + (string + 1) * scratch.string_pitch, row,
+                    row_count, reinterpret_cast<const uint2*>(codes),
+                    reinterpret_cast<const unsigned*>(codes + code_bytes(view)), lane);
+  if (lane == 0) scratch.sizes[string] = bytes;
+}
+
 __global__ void __launch_bounds__(32 * kStringWarps)
     encode_strings(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job,
                    unsigned strings) {
@@ -62,9 +74,8 @@ __global__ void __launch_bounds__(32 * kStringWarps)
   if (warp >= strings || from >= window.coded) return;
   const auto rows = static_cast<unsigned>(min(static_cast<unsigned long long>(view.string_rows),
                                               static_cast<unsigned long long>(window.coded - from)));
-  encode_string(view, job.scratch, first + warp, window.row + warp * view.string_rows, rows,
-                reinterpret_cast<const uint2*>(memory),
-                reinterpret_cast<const unsigned*>(memory + code_bytes(view)), threadIdx.x % 32);
+  put_string(view, job.scratch, first + warp, window.row + warp * view.string_rows, rows, memory,
+             threadIdx.x % 32);
 }
 
 template <class T>
@@ -95,8 +106,10 @@ __global__ void __launch_bounds__(kFewThreads)
   clear_room(memory, rooms * room_bytes);
   if (single) {
     auto* values = reinterpret_cast<float*>(codes + code_bytes(view) + table_bytes(view));
-    for (std::size_t row = 0; row < job.row_count; ++row)
-      quantize_single(view, job, rows, row, row_room(view, memory), values, of_row);
+    for (std::size_t row = 0; row < job.row_count; ++row) {
+      const RowRoom room = row_room(view, memory);
+      store_single(view, job, rows, row, room, quantize_single(view, job, rows, row, room, values, of_row));
+    }
   } else if (warp < rooms) {
     for (std::size_t row = warp; row < job.row_count; row += rooms)
       quantize_row<T, kWhole>(view, job, rows, row, row_room(view, memory + warp * room_bytes), lane);
@@ -104,11 +117,25 @@ __global__ void __launch_bounds__(kFewThreads)
   __syncthreads();
   find_rows([&](std::size_t row) { return packed_states(job.scratch.states, row); }, job.row_count,
             view.width, {0, view.string_rows}, window);
-  if (warp == 0 && window.coded)
-    encode_string(view, job.scratch, 0, window.row, window.coded, reinterpret_cast<const uint2*>(codes),
-                  reinterpret_cast<const unsigned*>(codes + code_bytes(view)), lane);
+  if (warp == 0 && window.coded) put_string(view, job.scratch, 0, window.row, window.coded, codes, lane);
   __syncthreads();
   const std::size_t bytes = assemble(view, job, rows, 0, 1, window);
+  __syncthreads();
+  if (threadIdx.x == 0) tell_length(job, bytes, 1);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kFewThreads)
+    encode_one(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job,
+               const T* rows) {
+  extern __shared__ uint4 shared[];
+  __shared__ SingleShared of_row;
+  __shared__ unsigned string_bytes;
+  auto* memory = reinterpret_cast<unsigned char*>(shared);
+  const OneRoom at(view);
+  copy_codes(view, memory + at.codes);
+  clear_room(memory + at.room, row_room_bytes(view));
+  const std::size_t bytes = encode_one_row(view, job, rows, memory, of_row, string_bytes);
   __syncthreads();
   if (threadIdx.x == 0) tell_length(job, bytes, 1);
 }
@@ -124,6 +151,9 @@ cudaError_t launch_rows(const EntropyView& view, const EntropyJob& job, const T*
   if (row_bytes > room || tables + kStaticBytes > room) return cudaErrorInvalidConfiguration;
   const unsigned most = ceil_div(job.row_count, view.string_rows);
   if (few && most == 1) {
+    const unsigned one = OneRoom(view).bytes;
+    if (job.row_count == 1 && one + kStaticBytes <= room)
+      return launch(encode_one<T>, {1, kFewThreads, one}, stream, view, job, rows);
     const unsigned single = row_bytes + tables + single_bytes(view);
     if (job.row_count <= kSingleRows && single + kStaticBytes <= room)
       return launch(encode_few<T, kWhole>, {1, kFewThreads, single}, stream, view, job, rows, true);

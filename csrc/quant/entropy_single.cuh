@@ -30,10 +30,17 @@ __device__ __forceinline__ float sum_of(const float* values, unsigned width, uns
   return halved(even, odd);
 }
 
+struct SingleRow {
+  bool coded;
+  unsigned r, g, patch_count;
+  float rms;
+};
+
+// Symbols, low bits and patches to the room; by all threads, the same result for all.
 template <class T>
-__device__ __forceinline__ void quantize_single(const EntropyView& view, const EntropyJob& job, const T* rows,
-                                                std::size_t index, const RowRoom& room, float* values,
-                                                SingleShared& shared) {
+__device__ __forceinline__ SingleRow quantize_single(const EntropyView& view, const EntropyJob& job,
+                                                     const T* rows, std::size_t index, const RowRoom& room,
+                                                     float* values, SingleShared& shared) {
   const T* row = rows + index * view.width;
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const unsigned position = job.positions[index];
@@ -83,28 +90,36 @@ __device__ __forceinline__ void quantize_single(const EntropyView& view, const E
                             static_cast<unsigned char>(i), static_cast<signed char>(found.rest)};
     }
     __syncthreads();
-    const unsigned patch_count = shared.patch_count;
-    coded = shared.holds && patch_count <= view.most_patches;
-    if (coded) {
-      unsigned char* head = job.scratch.heads + index * job.scratch.head_pitch;
-      if (threadIdx.x == 0) {
-        head[0] = static_cast<unsigned char>(r);
-        head[1] = static_cast<unsigned char>(shared.g | (patch_count ? kPatched : 0));
-      }
-      if (warp == 1) write_low_bits(view, room.low, head + 2, lane);
-      if (warp == 2 && patch_count)
-        write_patches(room.patches, patch_count,
-                      job.scratch.patches + index * kPatchBytes * view.most_patches, lane);
-      auto* to = reinterpret_cast<uint4*>(job.scratch.symbols + index * view.symbol_bytes);
-      for (unsigned i = threadIdx.x; i < view.symbol_bytes / 16; i += blockDim.x)
-        to[i] = reinterpret_cast<const uint4*>(room.symbols)[i];
+    coded = shared.holds && shared.patch_count <= view.most_patches;
+  }
+  return {coded, r, shared.g, shared.patch_count, rms};
+}
+
+// The row to the scratch memory, for the passes that follow.
+template <class T>
+__device__ __forceinline__ void store_single(const EntropyView& view, const EntropyJob& job, const T* rows,
+                                             std::size_t index, const RowRoom& room, const SingleRow& found) {
+  const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  if (found.coded) {
+    unsigned char* head = job.scratch.heads + index * job.scratch.head_pitch;
+    if (threadIdx.x == 0) {
+      head[0] = static_cast<unsigned char>(found.r);
+      head[1] = static_cast<unsigned char>(found.g | (found.patch_count ? kPatched : 0));
     }
+    if (warp == 1) write_low_bits(view, room.low, head + 2, lane);
+    if (warp == 2 && found.patch_count)
+      write_patches(room.patches, found.patch_count,
+                    job.scratch.patches + index * kPatchBytes * view.most_patches, lane);
+    auto* to = reinterpret_cast<uint4*>(job.scratch.symbols + index * view.symbol_bytes);
+    for (unsigned i = threadIdx.x; i < view.symbol_bytes / 16; i += blockDim.x)
+      to[i] = reinterpret_cast<const uint4*>(room.symbols)[i];
   }
   if (warp == 0) {
-    const unsigned state = coded ? kCoded : raw_state(row, view.width, rms, lane);
+    const unsigned state =
+        found.coded ? kCoded : raw_state(rows + index * view.width, view.width, found.rms, lane);
     if (lane == 0) {
       job.scratch.states[index] = static_cast<unsigned char>(state);
-      job.scratch.counts[index] = static_cast<unsigned char>(coded ? shared.patch_count : 0);
+      job.scratch.counts[index] = static_cast<unsigned char>(found.coded ? found.patch_count : 0);
     }
   }
   __syncthreads();

@@ -74,17 +74,16 @@ struct Fours {
   }
 };
 
-// `row`: the string's rows, in shared memory; `codes` and `tables` too: [tables][32], and [vectors].
-__device__ __forceinline__ void encode_string(const EntropyView& view, const EntropyScratch& scratch,
-                                              std::size_t string, const unsigned* row, unsigned row_count,
-                                              const uint2* codes, const unsigned* tables, unsigned lane) {
+// Ends at `end`; returns its bytes. `symbols`: of all rows; `row`: the string's. `row`, `codes` and `tables`
+// lie in shared memory: [tables][32], and [vectors].
+__device__ __forceinline__ unsigned encode_string(const EntropyView& view, const unsigned char* symbol_rows,
+                                                  unsigned char* end, const unsigned* row, unsigned row_count,
+                                                  const uint2* codes, const unsigned* tables, unsigned lane) {
   const unsigned fours = view.symbol_bytes / 128;
   const unsigned last_lanes = view.width - 32 * (view.vector_count - 1);
   const bool regular = view.width % 128 == 0;  // all fours are whole
-  unsigned char* end = scratch.strings + (string + 1) * scratch.string_pitch;
   Coder coder{256, end, (1u << lane) - 1};
-  Fours source{scratch.symbols, row, view.symbol_bytes, fours, lane, static_cast<int>(row_count) - 1,
-               fours - 1};
+  Fours source{symbol_rows, row, view.symbol_bytes, fours, lane, static_cast<int>(row_count) - 1, fours - 1};
   unsigned ahead[kFoursAhead];
 #pragma unroll
   for (unsigned i = 0; i < kFoursAhead; ++i) ahead[i] = source.next();
@@ -107,7 +106,8 @@ __device__ __forceinline__ void encode_string(const EntropyView& view, const Ent
 #pragma unroll
         for (unsigned v = 0; v < 4; ++v) {
           const unsigned vector = 4 * four + v;
-          present[v] = vector + 1 < view.vector_count || (vector + 1 == view.vector_count && lane < last_lanes);
+          present[v] =
+              vector + 1 < view.vector_count || (vector + 1 == view.vector_count && lane < last_lanes);
         }
         coder.put<false>(code, present);
       }
@@ -118,7 +118,7 @@ __device__ __forceinline__ void encode_string(const EntropyView& view, const Ent
   coder.out -= kStatesBytes;
   coder.out[2 * lane] = static_cast<unsigned char>(coder.state);
   coder.out[2 * lane + 1] = static_cast<unsigned char>(coder.state >> 8);
-  if (lane == 0) scratch.sizes[string] = static_cast<unsigned>(end - coder.out);
+  return static_cast<unsigned>(end - coder.out);
 }
 
 }  // namespace
