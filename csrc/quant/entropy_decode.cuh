@@ -222,9 +222,6 @@ __global__ void __launch_bounds__(32 * (kMostStrings + kValueWarps), 1)
                             : 0;
   find_strings(view, job, parts, first_string, shape.strings, window, layout);
   unsigned char* heads = memory + room.heads;
-  copy_bytes(heads, job.payload + parts.heads + range.first * view.head_bytes, held * view.head_bytes,
-             threadIdx.x, blockDim.x);
-  __syncthreads();
   const unsigned row_parts = (view.vector_count + kPartVectors - 1) / kPartVectors;
   const unsigned turns = min(held, view.string_rows) * row_parts;
   const auto rows_of = [&](unsigned string) {
@@ -261,6 +258,8 @@ __global__ void __launch_bounds__(32 * (kMostStrings + kValueWarps), 1)
         read_raw(job.payload + parts.raw + window.raw_at[row - range.first], state, out + row * view.width,
                  view.width, lane);
     }
+    copy_bytes(heads, job.payload + parts.heads + range.first * view.head_bytes, held * view.head_bytes,
+               threadIdx.x, 32 * kValueWarps);
     if (held) find_patches(view, job, parts, range.first, threadIdx.x, 32 * kValueWarps, window, layout);
     __syncthreads();
     for (unsigned turn = 0; turn < turns; ++turn) {
