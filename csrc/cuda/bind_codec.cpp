@@ -77,8 +77,8 @@ std::shared_ptr<KernelCodec> make_entropy(const std::string& id, float limit, co
   parts.shift = vector_of(shift);
   parts.table = vector_of(table);
   parts.frequency = vector_of(frequency);
-  return std::make_shared<EntropyKernels>(parts, max_rows,
-                                          few_rows.value_or(DeviceEntropyCodec::kTwiceTheProcessors));
+  return std::make_shared<EntropyDeviceKernels>(parts, max_rows,
+                                                few_rows.value_or(DeviceEntropyCodec::kTwiceTheProcessors));
 }
 
 void bind_codecs(py::module_& module) {

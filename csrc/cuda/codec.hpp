@@ -109,9 +109,9 @@ class RotatedDeviceCodec : public KernelCodec {
   std::size_t width_;
 };
 
-class EntropyKernels : public KernelCodec {
+class EntropyDeviceKernels : public KernelCodec {
  public:
-  EntropyKernels(const EntropyDeviceParts& parts, std::size_t max_rows, std::size_t few_rows)
+  EntropyDeviceKernels(const EntropyDeviceParts& parts, std::size_t max_rows, std::size_t few_rows)
       : codec_(parts, max_rows, few_rows) {}
 
   std::size_t max_bytes(std::size_t rows) const override { return codec_.max_bytes(rows); }

@@ -1,4 +1,5 @@
-// Whether bytes in host memory are a payload of `int4`, as far as its kernels must know to read nothing beyond it.
+// Whether bytes in host memory are a payload of `int4`, as far as its kernels must know to read nothing
+// beyond it.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -49,7 +50,8 @@ class EntropyPayload {
   }
 
   std::uint32_t u32(std::size_t at) const {
-    return data_[at] | data_[at + 1] << 8 | data_[at + 2] << 16 | static_cast<std::uint32_t>(data_[at + 3]) << 24;
+    return data_[at] | data_[at + 1] << 8 | data_[at + 2] << 16 |
+           static_cast<std::uint32_t>(data_[at + 3]) << 24;
   }
 
   const EntropyView& view_;

@@ -1,10 +1,9 @@
 // DeviceEntropyCodec: the memory that the kernels of `int4` share, and their launches.
-#include "quant/entropy.cuh"
-
 #include <algorithm>
 #include <stdexcept>
 #include <string>
 
+#include "quant/entropy.cuh"
 #include "quant/entropy_launch.cuh"
 
 namespace hyperlane {
@@ -21,7 +20,8 @@ void check(cudaError_t code) {
 std::size_t up(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 // The scratch memory's parts from `memory` on; returns where they end.
-std::size_t lay_out(const EntropyView& view, std::size_t rows, unsigned char* memory, EntropyScratch& scratch) {
+std::size_t lay_out(const EntropyView& view, std::size_t rows, unsigned char* memory,
+                    EntropyScratch& scratch) {
   std::size_t end = 0;
   const auto take = [&](std::size_t bytes) {
     unsigned char* at = memory + end;
@@ -51,7 +51,8 @@ __global__ void write_empty(const __grid_constant__ EntropyView view, unsigned c
 
 }  // namespace
 
-DeviceEntropyCodec::DeviceEntropyCodec(const EntropyDeviceParts& parts, std::size_t max_rows, std::size_t few_rows)
+DeviceEntropyCodec::DeviceEntropyCodec(const EntropyDeviceParts& parts, std::size_t max_rows,
+                                       std::size_t few_rows)
     : tables_(parts), max_rows_(max_rows), few_rows_(few_rows) {
   int device = 0;
   check(cudaGetDevice(&device));
@@ -89,7 +90,8 @@ void DeviceEntropyCodec::encode(const void* rows, bool half, std::size_t row_cou
   }
   EntropyJob job{row_count, positions, out, bytes, {}};
   lay_out(tables_.view(), max_rows_, static_cast<unsigned char*>(scratch_), job.scratch);
-  check(launch_entropy_encode(tables_.view(), job, rows, half, shared_bytes_, row_count <= few_rows_, stream));
+  check(
+      launch_entropy_encode(tables_.view(), job, rows, half, shared_bytes_, row_count <= few_rows_, stream));
 }
 
 void DeviceEntropyCodec::decode(const void* payload, std::size_t row_count, void* rows, bool half,

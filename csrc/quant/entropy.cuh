@@ -1,5 +1,6 @@
-// `int4` on a GPU. Pointers are device memory, or pinned host memory, which the kernels then read and write across
-// the bus; work is queued on a stream: three launches for an encoding, one where rows are few; one for a decoding.
+// `int4` on a GPU. Pointers are device memory, or pinned host memory, which the kernels then read and write
+// across the bus; work is queued on a stream: three launches for an encoding, one where rows are few; one for
+// a decoding.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -13,9 +14,9 @@ class DeviceEntropyCodec {
  public:
   static constexpr std::size_t kTwiceTheProcessors = ~std::size_t{0};
 
-  // For at most `max_rows` rows a call, on the current device; up to `few_rows`, as long as one string holds them,
-  // are encoded by one launch. Throws std::runtime_error where CUDA fails, std::invalid_argument where the parts
-  // don't fit together.
+  // For at most `max_rows` rows a call, on the current device; up to `few_rows`, as long as one string holds
+  // them, are encoded by one launch. Throws std::runtime_error where CUDA fails, std::invalid_argument where
+  // the parts don't fit together.
   DeviceEntropyCodec(const EntropyDeviceParts& parts, std::size_t max_rows,
                      std::size_t few_rows = kTwiceTheProcessors);
   ~DeviceEntropyCodec();

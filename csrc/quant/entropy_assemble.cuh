@@ -44,30 +44,42 @@ __device__ __forceinline__ Parts parts_of(const EntropyView& view, std::size_t r
   return parts;
 }
 
-// Counts and patches of the window's coded rows; by a warp.
+// A mask of those of four bytes from `at` on that lie before `end`.
+__device__ __forceinline__ unsigned first_bytes(std::size_t end, std::size_t at) {
+  return end >= at + 4 ? 0xFFFFFFFFu : end > at ? (1u << 8 * (end - at)) - 1 : 0;
+}
+
+// How many of four bytes are not 0.
+__device__ __forceinline__ unsigned not_zero(unsigned word) {
+  return __popc((((word & 0x7F7F7F7Fu) + 0x7F7F7F7Fu) | word) & 0x80808080u);
+}
+
+// Counts and patches of the window's coded rows; a warp a row, by all warps.
 __device__ __forceinline__ void write_window_patches(const EntropyView& view, const EntropyJob& job,
-                                                     const Window& window, unsigned rows, unsigned char* counts,
-                                                     unsigned char* patches, unsigned lane) {
+                                                     const Window& window, unsigned rows,
+                                                     unsigned char* counts, unsigned char* patches,
+                                                     unsigned lane) {
   const std::size_t pitch = kPatchBytes * view.most_patches;
+  const unsigned warp = threadIdx.x / 32, warps = blockDim.x / 32;
   for (unsigned first = 0; first < rows; first += 32) {
-    const unsigned row = first + lane < rows ? window.row[first + lane] : 0;
-    const unsigned count = first + lane < rows ? job.scratch.counts[row] : 0;
+    const unsigned count = first + lane < rows ? job.scratch.counts[window.row[first + lane]] : 0;
     const unsigned patched = __ballot_sync(kAllLanes, count != 0);
     const unsigned through = inclusive_sum(count, lane);
-    if (count) {
-      counts[__popc(patched & ((1u << lane) - 1))] = static_cast<unsigned char>(count);
-      const unsigned char* from = job.scratch.patches + row * pitch;
-      unsigned char* to = patches + kPatchBytes * (through - count);
-#pragma unroll 1
-      for (unsigned i = 0; i < kPatchBytes * count; ++i) to[i] = from[i];
+    if (warp == 0 && count) counts[__popc(patched & ((1u << lane) - 1))] = static_cast<unsigned char>(count);
+    for (unsigned i = warp; i < 32; i += warps) {
+      const unsigned of_row = __shfl_sync(kAllLanes, count, i), end = __shfl_sync(kAllLanes, through, i);
+      if (!of_row) continue;
+      const unsigned char* from = job.scratch.patches + window.row[first + i] * pitch;
+      unsigned char* to = patches + kPatchBytes * (end - of_row);
+      for (unsigned byte = lane; byte < kPatchBytes * of_row; byte += 32) to[byte] = from[byte];
     }
     counts += __popc(patched);
     patches += kPatchBytes * __shfl_sync(kAllLanes, through, 31);
   }
 }
 
-// The part of the payload that belongs to `strings` strings' worth of rows from row and string `first_string` on;
-// by a thread block. Returns where the payload ends.
+// The part of the payload that belongs to `strings` strings' worth of rows from row and string `first_string`
+// on; by a thread block. Returns where the payload ends.
 template <class T>
 __device__ __forceinline__ std::size_t assemble(const EntropyView& view, const EntropyJob& job, const T* rows,
                                                 std::size_t first_string, unsigned strings, Window& window) {
@@ -76,26 +88,34 @@ __device__ __forceinline__ std::size_t assemble(const EntropyView& view, const E
                           static_cast<std::size_t>(strings) * view.string_rows};
   const EntropyScratch& scratch = job.scratch;
   if (threadIdx.x < 4) window.sums[threadIdx.x] = 0;
-  find_rows([&](std::size_t row) { return static_cast<unsigned>(scratch.states[row]); }, job.row_count,
-            view.width, range, window);
+  find_rows([&](std::size_t row) { return packed_states(scratch.states, row); }, job.row_count, view.width,
+            range, window);
   const std::size_t coded = window.coded, string_end = string_count(view, coded);
   const unsigned held = range.first < coded
                             ? static_cast<unsigned>(min(static_cast<unsigned long long>(range.count),
                                                         static_cast<unsigned long long>(coded - range.first)))
                             : 0;
   unsigned long long before = 0, total = 0, patches_before = 0, counts = 0;  // counts: all << 32 | before
+#pragma unroll 4
   for (std::size_t s = threadIdx.x; s < string_end; s += blockDim.x) {
-    total += scratch.sizes[s];
-    before += s < first_string ? scratch.sizes[s] : 0;
+    const unsigned size = scratch.sizes[s];
+    total += size;
+    before += s < first_string ? size : 0;
   }
   const std::size_t first_row = held ? window.row[0] : job.row_count;
   unsigned long long all_patches = 0;
-#pragma unroll 4
-  for (std::size_t row = threadIdx.x; row < job.row_count; row += blockDim.x) {
-    const unsigned count = scratch.counts[row];
-    all_patches += count;
-    patches_before += row < first_row ? count : 0;
-    counts += count ? (1ull << 32) + (row < first_row) : 0;
+#pragma unroll 2
+  for (std::size_t row = 16 * threadIdx.x; row < job.row_count; row += 16 * blockDim.x) {
+    const uint4 sixteen = *reinterpret_cast<const uint4*>(scratch.counts + row);
+    const unsigned words[4] = {sixteen.x, sixteen.y, sixteen.z, sixteen.w};
+#pragma unroll
+    for (unsigned i = 0; i < 4; ++i) {
+      const unsigned there = words[i] & first_bytes(job.row_count, row + 4 * i);
+      const unsigned earlier = there & first_bytes(first_row, row + 4 * i);
+      all_patches += __dp4a(there, 0x01010101u, 0u);
+      patches_before += __dp4a(earlier, 0x01010101u, 0u);
+      counts += (static_cast<unsigned long long>(not_zero(there)) << 32) + not_zero(earlier);
+    }
   }
   add_to(&window.sums[0], before), add_to(&window.sums[1], total);
   add_to(&window.sums[2], patches_before << 32 | all_patches), add_to(&window.sums[3], counts);
@@ -108,7 +128,8 @@ __device__ __forceinline__ std::size_t assemble(const EntropyView& view, const E
   unsigned char* payload = job.payload;
   const std::size_t last_row = min(range.first + range.count, job.row_count);
   if (first_string == 0 && threadIdx.x < kIdBytes) payload[threadIdx.x] = view.id[threadIdx.x];
-  for (std::size_t byte = (range.first + 3) / 4 + threadIdx.x; byte < (last_row + 3) / 4; byte += blockDim.x) {
+  for (std::size_t byte = (range.first + 3) / 4 + threadIdx.x; byte < (last_row + 3) / 4;
+       byte += blockDim.x) {
     unsigned packed = 0;
     for (unsigned i = 0; i < 4 && 4 * byte + i < job.row_count; ++i)
       packed |= static_cast<unsigned>(scratch.states[4 * byte + i]) << 2 * i;
@@ -120,8 +141,8 @@ __device__ __forceinline__ std::size_t assemble(const EntropyView& view, const E
                 payload + parts.raw + window.raw_at[row - range.first], lane);
   for (unsigned i = warp; i < held; i += warps)
     copy_bytes(payload + parts.heads + (range.first + i) * view.head_bytes,
-               scratch.heads + static_cast<std::size_t>(window.row[i]) * scratch.head_pitch, view.head_bytes, lane,
-               32);
+               scratch.heads + static_cast<std::size_t>(window.row[i]) * scratch.head_pitch, view.head_bytes,
+               lane, 32);
   for (unsigned i = threadIdx.x; i < strings && first_string + i < string_end; i += blockDim.x)
     put_u32(payload + parts.sizes + 4 * (first_string + i), scratch.sizes[first_string + i]);
   unsigned char* to = payload + parts.strings + before;
@@ -133,9 +154,8 @@ __device__ __forceinline__ std::size_t assemble(const EntropyView& view, const E
   }
   unsigned char* counts_at = payload + parts.strings + total;
   unsigned char* patches_at = counts_at + all_counts;
-  if (warp == 0)
-    write_window_patches(view, job, window, held, counts_at + counts_before,
-                         patches_at + kPatchBytes * patches_before, lane);
+  write_window_patches(view, job, window, held, counts_at + counts_before,
+                       patches_at + kPatchBytes * patches_before, lane);
   return parts.strings + total + all_counts + kPatchBytes * all_patches;
 }
 

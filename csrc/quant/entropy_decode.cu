@@ -4,6 +4,7 @@ namespace hyperlane {
 namespace {
 
 constexpr bool kAheadAsARule = true;
+constexpr unsigned kValueWarps = 8;
 
 template <class T>
 cudaError_t launch_rows(const EntropyView& view, const EntropyDecodeJob& job, T* rows, int processors,
@@ -12,14 +13,15 @@ cudaError_t launch_rows(const EntropyView& view, const EntropyDecodeJob& job, T*
   const std::size_t even = (most + processors - 1) / processors;
   const std::size_t held = std::max(kWindowRows / view.string_rows, 1u);
   DecodeShape shape{static_cast<unsigned>(std::min({even, held, std::size_t{kMostStrings}})), kLeastRing};
+  const auto most_bytes = static_cast<unsigned>(shared_bytes - sizeof(Window) - sizeof(Layout) - 1024);
+  while (shape.strings > 1 && DecodeRoom(view, shape).bytes > most_bytes) --shape.strings;
   if (shape.strings == 1) shape.ring_bytes = 4 * kLeastRing;  // a row's string as a whole
   const auto blocks = static_cast<unsigned>((most + shape.strings - 1) / shape.strings);
   const unsigned bytes = DecodeRoom(view, shape).bytes;
-  if (bytes + sizeof(Window) + sizeof(Layout) + 256 > static_cast<unsigned>(shared_bytes))
-    return cudaErrorInvalidConfiguration;
+  if (bytes > most_bytes) return cudaErrorInvalidConfiguration;
   const bool aligned = on_bytes(rows, view.width * sizeof(T), 16);
-  return launch(decode_strings<T, kAheadAsARule>, {blocks, kDecodeThreads, bytes}, stream, view, job, shape, rows,
-                aligned);
+  return launch(decode_strings<T, kAheadAsARule, kValueWarps>,
+                {blocks, 32 * (kMostStrings + kValueWarps), bytes}, stream, view, job, shape, rows, aligned);
 }
 
 }  // namespace

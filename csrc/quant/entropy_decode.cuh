@@ -1,5 +1,5 @@
-// Decoding of `int4`, one launch: of a thread block's warps, some decode a string of rANS each, the others turn
-// symbols into values, a part of a row behind them.
+// Decoding of `int4`, one launch: of a thread block's warps, some decode a string of rANS each, the others
+// turn symbols into values, a part of a row behind them.
 #pragma once
 #include "quant/entropy_assemble.cuh"
 #include "quant/entropy_symbols.cuh"
@@ -10,7 +10,7 @@ namespace {
 
 constexpr unsigned kPartVectors = 64, kPartBytes = 32 * kPartVectors;
 constexpr unsigned kMostStrings = 8;  // of a thread block
-constexpr unsigned kValueWarps = 8, kDecodeThreads = 32 * (kMostStrings + kValueWarps);
+constexpr unsigned kPartBlocks = kPartVectors / 8;
 
 struct DecodeShape {
   unsigned strings, ring_bytes;
@@ -18,46 +18,50 @@ struct DecodeShape {
 
 // Beside the window, in shared memory.
 struct DecodeRoom {
-  unsigned slots, tables, channels, rings, symbols, bytes;  // offsets
+  unsigned slots, tables, channels, rings, symbols, heads, bytes;  // offsets
 
   __host__ __device__ DecodeRoom(const EntropyView& view, const DecodeShape& shape) {
     slots = 0;
     tables = slots + 1024 * view.table_count;
     channels = tables + view.symbol_bytes / 8;
     rings = channels + view.symbol_bytes;
-    symbols = rings + shape.strings * shape.ring_bytes;
-    bytes = symbols + 2 * shape.strings * kPartBytes;
+    symbols =
+        rings + (shape.strings + 1) * shape.ring_bytes;  // one more, since rings start on their own size
+    heads = symbols + 2 * shape.strings * kPartBytes;
+    bytes = heads + (shape.strings * view.string_rows * view.head_bytes + 31) / 16 * 16;
   }
 };
 
-// Vectors `first` to `end` of one row into `symbols`, by channel. `tables` are offsets of slots.
+// Vectors `first` to `end` of one row into `symbols`, by channel. `tables` has where their slots are.
 template <bool kAhead>
 __device__ __forceinline__ void decode_part(const EntropyView& view, Decoder<kAhead>& decoder,
-                                            const unsigned* slots, const unsigned* tables,
-                                            const unsigned* channel_4, unsigned first, unsigned end,
-                                            unsigned char* symbols, unsigned lane) {
+                                            const unsigned* tables, const unsigned* channel_4, unsigned first,
+                                            unsigned end, unsigned char* symbols, unsigned lane) {
   const unsigned last_lanes = view.width - 32 * (view.vector_count - 1);
-  for (unsigned vector = first; vector < end; vector += 4) {
+  unsigned vector = first;
+  for (; vector + 8 <= end && (vector + 8 < view.vector_count || last_lanes == 32); vector += 8) {
     decoder.refill();
-    const unsigned channels = channel_4[8 * vector + lane];
-    unsigned char* to = symbols + (vector - first) / 8 * kBlockChannels;
-    // Where the next vectors' tables are; behind the last, the next row's first.
-    const uint4 found = *reinterpret_cast<const uint4*>(tables + vector);
-    const unsigned after = tables[vector + 4 < view.vector_count ? vector + 4 : 0];
-    const unsigned next[4] = {found.y, found.z, found.w, after};
-    if (vector + 4 < view.vector_count || (vector + 4 == view.vector_count && last_lanes == 32)) {
+    unsigned char* to = symbols + 32 * (vector - first);
+#pragma unroll
+    for (unsigned four = 0; four < 2; ++four) {
+      const unsigned channels = channel_4[8 * vector + 32 * four + lane];
+      // Where the next vectors' tables are; behind the last, the next row's first.
+      const uint4 found = *reinterpret_cast<const uint4*>(tables + vector + 4 * four);
+      const unsigned next[4] = {
+          found.y, found.z, found.w,
+          tables[four == 0 || vector + 8 < view.vector_count ? vector + 4 * four + 4 : 0]};
 #pragma unroll
       for (unsigned i = 0; i < 4; ++i)
-        to[channels >> (8 * i) & 0xFF] = static_cast<unsigned char>(decoder.take(slots + next[i]));
-    } else {
-#pragma unroll
-      for (unsigned i = 0; i < 4; ++i) {
-        if (vector + i >= view.vector_count) break;
-        const bool last = vector + i + 1 == view.vector_count, present = !last || lane < last_lanes;
-        const unsigned word = decoder.take(slots + (last ? tables[0] : next[i]), present);
-        if (present) to[channels >> (8 * i) & 0xFF] = static_cast<unsigned char>(word);
-      }
+        to[channels >> (8 * i) & 0xFF] = static_cast<unsigned char>(decoder.take(next[i]));
     }
+  }
+  for (unsigned done = 0; vector < end; ++vector, ++done) {  // what is left of a row that ends within a block
+    if (done % 8 == 0) decoder.refill();
+    const bool last = vector + 1 == view.vector_count, present = !last || lane < last_lanes;
+    const unsigned word = decoder.take(tables[last ? 0 : vector + 1], present);
+    unsigned char* to = symbols + (vector - first) / 8 * kBlockChannels;
+    if (present)
+      to[channel_4[32 * (vector / 4) + lane] >> (8 * (vector % 4)) & 0xFF] = static_cast<unsigned char>(word);
   }
 }
 
@@ -73,9 +77,9 @@ __device__ __forceinline__ unsigned get_u32(const unsigned char* from) {
 }
 
 // By all threads; `window.sums` are 0 before.
-__device__ __forceinline__ void find_strings(const EntropyView& view, const EntropyDecodeJob& job, const Parts& parts,
-                                             std::size_t first_string, unsigned strings, Window& window,
-                                             Layout& layout) {
+__device__ __forceinline__ void find_strings(const EntropyView& view, const EntropyDecodeJob& job,
+                                             const Parts& parts, std::size_t first_string, unsigned strings,
+                                             Window& window, Layout& layout) {
   const std::size_t end = string_count(view, window.coded);
   unsigned long long before = 0, total = 0;
 #pragma unroll 2
@@ -100,9 +104,9 @@ __device__ __forceinline__ void find_strings(const EntropyView& view, const Entr
 
 // How many rows have patches, in all and before the window's, and how many patches those have; by `threads`
 // threads that share barrier 1, of which this is number `id`.
-__device__ __forceinline__ void find_patches(const EntropyView& view, const EntropyDecodeJob& job, const Parts& parts,
-                                             std::size_t first_coded, unsigned id, unsigned threads, Window& window,
-                                             Layout& layout) {
+__device__ __forceinline__ void find_patches(const EntropyView& view, const EntropyDecodeJob& job,
+                                             const Parts& parts, std::size_t first_coded, unsigned id,
+                                             unsigned threads, Window& window, Layout& layout) {
   unsigned long long rows = 0;
   const unsigned char* heads = job.payload + parts.heads + 1;
 #pragma unroll 8
@@ -127,7 +131,7 @@ __device__ __forceinline__ void apply_patch(const EntropyView& view, const unsig
                                             const RowScales& scales, T* row) {
   const unsigned channel = patch[0] | patch[1] << 8;
   if (channel >= view.width) return;
-  const unsigned shift = view.info[channel] >> 16 & 7, pitch = (view.width + 1) / 2 * 2;
+  const unsigned shift = view.info[channel].symbol >> kShiftBit, pitch = (view.width + 1) / 2 * 2;
   unsigned k = static_cast<unsigned>(static_cast<int>(static_cast<signed char>(patch[2]))) << shift;
   for (unsigned bit = 0; bit < shift; ++bit)
     k |= low_bit(scales.low, view.low_at[bit * pitch + channel]) << bit;
@@ -177,8 +181,9 @@ __device__ __forceinline__ void read_raw(const unsigned char* from, unsigned sta
   }
 }
 
-template <class T, bool kAhead>
-__global__ void __launch_bounds__(kDecodeThreads, 1)
+// kValueWarps, a multiple of kPartBlocks, turn symbols into values.
+template <class T, bool kAhead, unsigned kValueWarps>
+__global__ void __launch_bounds__(32 * (kMostStrings + kValueWarps), 1)
     decode_strings(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyDecodeJob job,
                    const __grid_constant__ DecodeShape shape, T* out, bool aligned) {
   extern __shared__ uint4 shared[];
@@ -192,7 +197,8 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
   auto* channel_4 = reinterpret_cast<unsigned*>(memory + room.channels);
   copy_table(reinterpret_cast<uint4*>(slots), view.slots, 1024 * view.table_count);
   copy_table(reinterpret_cast<uint4*>(channel_4), view.channel_4, view.symbol_bytes);
-  for (unsigned v = threadIdx.x; v < view.symbol_bytes / 32; v += blockDim.x) tables[v] = 256 * view.table[v];
+  for (unsigned v = threadIdx.x; v < view.symbol_bytes / 32; v += blockDim.x)
+    tables[v] = shared_address(slots) + 1024 * view.table[v];
   if (threadIdx.x < 4) window.sums[threadIdx.x] = 0;
 
   const std::size_t first_string = std::size_t{blockIdx.x} * shape.strings;
@@ -200,7 +206,14 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
                           static_cast<std::size_t>(shape.strings) * view.string_rows};
   const unsigned char* states = job.payload + kIdBytes;
   const auto state_of = [&](std::size_t row) { return states[row / 4] >> (2 * (row % 4)) & 3u; };
-  find_rows(state_of, job.row_count, view.width, range, window);
+  const auto states_at =
+      [&](std::size_t row) {  // some may lie beyond the rows, but not beyond the payload's words
+        const unsigned char* from = states + row / 4;
+        const std::size_t last = (job.row_count - row + 3) / 4;
+        return from[0] | (last > 1 ? from[1] : 0u) << 8 | (last > 2 ? from[2] : 0u) << 16 |
+               (last > 3 ? from[3] : 0u) << 24;
+      };
+  find_rows(states_at, job.row_count, view.width, range, window);
   const std::size_t coded = window.coded;
   const Parts parts = parts_of(view, job.row_count, coded, window.raw);
   const unsigned held = range.first < coded
@@ -208,7 +221,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
                                                         static_cast<unsigned long long>(coded - range.first)))
                             : 0;
   find_strings(view, job, parts, first_string, shape.strings, window, layout);
-  const unsigned char* heads = job.payload + parts.heads + range.first * view.head_bytes;
+  unsigned char* heads = memory + room.heads;
   const unsigned row_parts = (view.vector_count + kPartVectors - 1) / kPartVectors;
   const unsigned turns = min(held, view.string_rows) * row_parts;
   const auto rows_of = [&](unsigned string) {
@@ -222,13 +235,15 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
     if (rows == 0) {
       for (unsigned turn = 0; turn <= turns; ++turn) __syncthreads();
     } else {
-      Feed feed(memory + room.rings + string * shape.ring_bytes, shape.ring_bytes,
-                job.payload + layout.string_at[string], layout.size[string], lane);
-      Decoder<kAhead> decoder(feed, slots + tables[0], lane);
+      const unsigned rings =
+          (shared_address(memory + room.rings) + shape.ring_bytes - 1) & ~(shape.ring_bytes - 1);
+      Feed feed(rings + string * shape.ring_bytes, shape.ring_bytes, job.payload + layout.string_at[string],
+                layout.size[string], lane);
+      Decoder<kAhead> decoder(feed, tables[0], lane);
       unsigned part = 0, row = 0;
       for (unsigned turn = 0; turn <= turns; ++turn) {
         if (row < rows)
-          decode_part(view, decoder, slots, tables, channel_4, part * kPartVectors,
+          decode_part(view, decoder, tables, channel_4, part * kPartVectors,
                       min((part + 1) * kPartVectors, view.vector_count),
                       buffers + (turn % 2 * shape.strings + string) * kPartBytes, lane);
         if (++part == row_parts) part = 0, ++row;
@@ -243,22 +258,28 @@ __global__ void __launch_bounds__(kDecodeThreads, 1)
         read_raw(job.payload + parts.raw + window.raw_at[row - range.first], state, out + row * view.width,
                  view.width, lane);
     }
-    if (held)
-      find_patches(view, job, parts, range.first, threadIdx.x, 32 * kValueWarps, window, layout);
+    copy_bytes(heads, job.payload + parts.heads + range.first * view.head_bytes, held * view.head_bytes,
+               threadIdx.x, 32 * kValueWarps);
+    if (held) find_patches(view, job, parts, range.first, threadIdx.x, 32 * kValueWarps, window, layout);
     __syncthreads();
     for (unsigned turn = 0; turn < turns; ++turn) {
       const unsigned part = turn % row_parts, row = turn / row_parts;
-      const unsigned first = part * 32 * kPartVectors + warp * kBlockChannels + lane * kLaneChannels;
+      const unsigned block = warp % kPartBlocks;
+      const unsigned first = part * 32 * kPartVectors + block * kBlockChannels + lane * kLaneChannels;
       if (first - lane * kLaneChannels < view.width) {  // the same for all lanes
         const EightChannels of(view, first);
         // Read ahead, so that no string waits for another one's head.
         RowScales mine{};
         if (lane < shape.strings && row < rows_of(lane))
-          mine = scales_of(heads + (static_cast<std::size_t>(lane) * view.string_rows + row) * view.head_bytes);
-        const unsigned char* symbols = buffers + turn % 2 * shape.strings * kPartBytes + warp * kBlockChannels;
-        for (unsigned string = 0; string < shape.strings && row < rows_of(string); ++string) {
+          mine =
+              scales_of(heads + (static_cast<std::size_t>(lane) * view.string_rows + row) * view.head_bytes);
+        const unsigned char* symbols =
+            buffers + turn % 2 * shape.strings * kPartBytes + block * kBlockChannels;
+        for (unsigned string = warp / kPartBlocks; string < shape.strings && row < rows_of(string);
+             string += kValueWarps / kPartBlocks) {
           const unsigned index = string * view.string_rows + row;
-          const RowScales scales{__shfl_sync(kAllLanes, mine.r, string), __shfl_sync(kAllLanes, mine.g, string),
+          const RowScales scales{__shfl_sync(kAllLanes, mine.r, string),
+                                 __shfl_sync(kAllLanes, mine.g, string),
                                  heads + static_cast<std::size_t>(index) * view.head_bytes + 2};
           const uint2 eight = reinterpret_cast<const uint2*>(symbols + string * kPartBytes)[lane];
           if (of.count)

@@ -1,12 +1,15 @@
 // The kernels of `int4`'s encoding: three launches, or one of a single thread block where rows are few.
 #include "quant/entropy_assemble.cuh"
+#include "quant/entropy_one.cuh"
 #include "quant/entropy_rows.cuh"
+#include "quant/entropy_single.cuh"
 #include "quant/entropy_strings.cuh"
 
 namespace hyperlane {
 namespace {
 
 constexpr unsigned kRowWarps = 8, kStringWarps = 4, kAssembleThreads = 256, kFewThreads = 512;
+constexpr unsigned kAssembled = 2;  // strings of a thread block
 
 __device__ __forceinline__ void clear_room(unsigned char* room, unsigned bytes) {
   for (unsigned i = threadIdx.x; i < bytes / 4; i += blockDim.x) reinterpret_cast<unsigned*>(room)[i] = 0;
@@ -30,9 +33,10 @@ __device__ __forceinline__ void tell_length(const EntropyJob& job, std::size_t b
   *const_cast<volatile unsigned long long*>(job.payload_bytes) = bytes;
 }
 
-template <class T>
+template <class T, bool kWhole>
 __global__ void __launch_bounds__(32 * kRowWarps, 3)
-    quantize_rows(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job, const T* rows) {
+    quantize_rows(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job,
+                  const T* rows) {
   extern __shared__ uint4 shared[];
   auto* memory = reinterpret_cast<unsigned char*>(shared);
   const unsigned bytes = row_room_bytes(view), warps = blockDim.x / 32, warp = threadIdx.x / 32;
@@ -40,7 +44,18 @@ __global__ void __launch_bounds__(32 * kRowWarps, 3)
   const RowRoom room = row_room(view, memory + warp * bytes);
   for (std::size_t row = blockIdx.x * std::size_t{warps} + warp; row < job.row_count;
        row += std::size_t{gridDim.x} * warps)
-    quantize_row(view, job, rows, row, room, threadIdx.x % 32);
+    quantize_row<T, kWhole>(view, job, rows, row, room, threadIdx.x % 32);
+}
+
+// A string to its place in the scratch memory. `codes`: what `copy_codes` put there.
+__device__ __forceinline__ void put_string(const EntropyView& view, const EntropyScratch& scratch,
+                                           std::size_t string, const unsigned* row, unsigned row_count,
+                                           const unsigned char* codes, unsigned lane) {
+  const unsigned bytes =
+      encode_string(view, scratch.symbols, scratch.strings + (string + 1) * scratch.string_pitch, row,
+                    row_count, reinterpret_cast<const uint2*>(codes),
+                    reinterpret_cast<const unsigned*>(codes + code_bytes(view)), lane);
+  if (lane == 0) scratch.sizes[string] = bytes;
 }
 
 __global__ void __launch_bounds__(32 * kStringWarps)
@@ -51,16 +66,16 @@ __global__ void __launch_bounds__(32 * kStringWarps)
   auto* memory = reinterpret_cast<unsigned char*>(shared);
   copy_codes(view, memory);
   const std::size_t first = std::size_t{blockIdx.x} * strings;
-  find_rows([&](std::size_t row) { return static_cast<unsigned>(job.scratch.states[row]); }, job.row_count,
-            view.width, {first * view.string_rows, static_cast<std::size_t>(strings) * view.string_rows}, window);
+  find_rows([&](std::size_t row) { return packed_states(job.scratch.states, row); }, job.row_count,
+            view.width, {first * view.string_rows, static_cast<std::size_t>(strings) * view.string_rows},
+            window);
   const unsigned warp = threadIdx.x / 32;
   const std::size_t from = (first + warp) * view.string_rows;
   if (warp >= strings || from >= window.coded) return;
-  const auto rows = static_cast<unsigned>(
-      min(static_cast<unsigned long long>(view.string_rows), static_cast<unsigned long long>(window.coded - from)));
-  encode_string(view, job.scratch, first + warp, window.row + warp * view.string_rows, rows,
-                reinterpret_cast<const uint2*>(memory),
-                reinterpret_cast<const unsigned*>(memory + code_bytes(view)), threadIdx.x % 32);
+  const auto rows = static_cast<unsigned>(min(static_cast<unsigned long long>(view.string_rows),
+                                              static_cast<unsigned long long>(window.coded - from)));
+  put_string(view, job.scratch, first + warp, window.row + warp * view.string_rows, rows, memory,
+             threadIdx.x % 32);
 }
 
 template <class T>
@@ -68,69 +83,112 @@ __global__ void __launch_bounds__(kAssembleThreads)
     assemble_payload(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job,
                      const T* rows) {
   __shared__ Window window;
-  const std::size_t bytes = assemble(view, job, rows, blockIdx.x, 1, window);
+  const std::size_t bytes =
+      assemble(view, job, rows, std::size_t{blockIdx.x} * kAssembled, kAssembled, window);
   __syncthreads();
   if (threadIdx.x == 0) tell_length(job, bytes, gridDim.x);
 }
 
 // One string's rows or less.
-template <class T>
+template <class T, bool kWhole>
 __global__ void __launch_bounds__(kFewThreads)
-    encode_few(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job, const T* rows) {
+    encode_few(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job,
+               const T* rows, bool single) {
   extern __shared__ uint4 shared[];
   __shared__ Window window;
   auto* memory = reinterpret_cast<unsigned char*>(shared);
   const unsigned warps = blockDim.x / 32, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const unsigned room_bytes = row_room_bytes(view), rooms = min(warps, static_cast<unsigned>(job.row_count));
+  __shared__ SingleShared of_row;
+  const unsigned room_bytes = row_room_bytes(view);
+  const unsigned rooms = single ? 1 : min(warps, static_cast<unsigned>(job.row_count));
   unsigned char* codes = memory + rooms * room_bytes;
   copy_codes(view, codes);
   clear_room(memory, rooms * room_bytes);
-  if (warp < rooms)
+  if (single) {
+    auto* values = reinterpret_cast<float*>(codes + code_bytes(view) + table_bytes(view));
+    for (std::size_t row = 0; row < job.row_count; ++row) {
+      const RowRoom room = row_room(view, memory);
+      store_single(view, job, rows, row, room, quantize_single(view, job, rows, row, room, values, of_row));
+    }
+  } else if (warp < rooms) {
     for (std::size_t row = warp; row < job.row_count; row += rooms)
-      quantize_row(view, job, rows, row, row_room(view, memory + warp * room_bytes), lane);
+      quantize_row<T, kWhole>(view, job, rows, row, row_room(view, memory + warp * room_bytes), lane);
+  }
   __syncthreads();
-  find_rows([&](std::size_t row) { return static_cast<unsigned>(job.scratch.states[row]); }, job.row_count,
+  find_rows([&](std::size_t row) { return packed_states(job.scratch.states, row); }, job.row_count,
             view.width, {0, view.string_rows}, window);
-  if (warp == 0 && window.coded)
-    encode_string(view, job.scratch, 0, window.row, window.coded, reinterpret_cast<const uint2*>(codes),
-                  reinterpret_cast<const unsigned*>(codes + code_bytes(view)), lane);
+  if (warp == 0 && window.coded) put_string(view, job.scratch, 0, window.row, window.coded, codes, lane);
   __syncthreads();
   const std::size_t bytes = assemble(view, job, rows, 0, 1, window);
   __syncthreads();
   if (threadIdx.x == 0) tell_length(job, bytes, 1);
 }
 
+template <class T>
+__global__ void __launch_bounds__(kFewThreads)
+    encode_one(const __grid_constant__ EntropyView view, const __grid_constant__ EntropyJob job,
+               const T* rows) {
+  extern __shared__ uint4 shared[];
+  __shared__ SingleShared of_row;
+  __shared__ unsigned string_bytes;
+  auto* memory = reinterpret_cast<unsigned char*>(shared);
+  const OneRoom at(view);
+  copy_codes(view, memory + at.codes);
+  clear_room(memory + at.room, row_room_bytes(view));
+  const std::size_t bytes = encode_one_row(view, job, rows, memory, of_row, string_bytes);
+  __syncthreads();
+  if (threadIdx.x == 0) tell_length(job, bytes, 1);
+}
+
 unsigned ceil_div(std::size_t count, std::size_t by) { return static_cast<unsigned>((count + by - 1) / by); }
 
-template <class T>
-cudaError_t launch_rows(const EntropyView& view, const EntropyJob& job, const T* rows, int shared_bytes, bool few,
-                        cudaStream_t stream) {
+template <class T, bool kWhole>
+cudaError_t launch_rows(const EntropyView& view, const EntropyJob& job, const T* rows, int shared_bytes,
+                        bool few, cudaStream_t stream) {
   constexpr unsigned kStaticBytes = 32 << 10;
   const unsigned room = static_cast<unsigned>(shared_bytes), row_bytes = row_room_bytes(view);
   const unsigned tables = code_bytes(view) + table_bytes(view);
   if (row_bytes > room || tables + kStaticBytes > room) return cudaErrorInvalidConfiguration;
   const unsigned most = ceil_div(job.row_count, view.string_rows);
   if (few && most == 1) {
+    const unsigned one = OneRoom(view).bytes;
+    if (job.row_count == 1 && one + kStaticBytes <= room)
+      return launch(encode_one<T>, {1, kFewThreads, one}, stream, view, job, rows);
+    const unsigned single = row_bytes + tables + single_bytes(view);
+    if (job.row_count <= kSingleRows && single + kStaticBytes <= room)
+      return launch(encode_few<T, kWhole>, {1, kFewThreads, single}, stream, view, job, rows, true);
     const auto rooms = static_cast<unsigned>(std::min<std::size_t>(kFewThreads / 32, job.row_count));
     const unsigned bytes = rooms * row_bytes + tables;
-    if (bytes + kStaticBytes <= room) return launch(encode_few<T>, {1, kFewThreads, bytes}, stream, view, job, rows);
+    if (bytes + kStaticBytes <= room)
+      return launch(encode_few<T, kWhole>, {1, kFewThreads, bytes}, stream, view, job, rows, false);
   }
   const unsigned warps = std::min(kRowWarps, room / row_bytes);
-  cudaError_t code = launch(quantize_rows<T>, {ceil_div(job.row_count, warps), 32 * warps, warps * row_bytes}, stream,
-                            view, job, rows);
+  cudaError_t code =
+      launch(quantize_rows<T, kWhole>, {ceil_div(job.row_count, warps), 32 * warps, warps * row_bytes},
+             stream, view, job, rows);
   if (code != cudaSuccess) return code;
   const unsigned strings = std::max(std::min(kStringWarps, kWindowRows / view.string_rows), 1u);
-  code = launch(encode_strings, {ceil_div(most, strings), 32 * kStringWarps, tables}, stream, view, job, strings);
+  code = launch(encode_strings, {ceil_div(most, strings), 32 * kStringWarps, tables}, stream, view, job,
+                strings);
   if (code != cudaSuccess) return code;
-  return launch(assemble_payload<T>, {most, kAssembleThreads, 0}, stream, view, job, rows);
+  return launch(assemble_payload<T>, {ceil_div(most, kAssembled), kAssembleThreads, 0}, stream, view, job,
+                rows);
+}
+
+template <class T>
+cudaError_t launch_any(const EntropyView& view, const EntropyJob& job, const T* rows, int shared_bytes,
+                       bool few, cudaStream_t stream) {
+  if (view.width % 256 == 0 && on_bytes(rows, 0, 2 * sizeof(T)))
+    return launch_rows<T, true>(view, job, rows, shared_bytes, few, stream);
+  return launch_rows<T, false>(view, job, rows, shared_bytes, few, stream);
 }
 
 }  // namespace
 
 cudaError_t launch_entropy_encode(const EntropyView& view, const EntropyJob& job, const void* rows, bool half,
                                   int shared_bytes, bool few, cudaStream_t stream) {
-  if (half) return launch_rows(view, job, static_cast<const __half*>(rows), shared_bytes, few, stream);
-  return launch_rows(view, job, static_cast<const float*>(rows), shared_bytes, few, stream);
+  if (half) return launch_any(view, job, static_cast<const __half*>(rows), shared_bytes, few, stream);
+  return launch_any(view, job, static_cast<const float*>(rows), shared_bytes, few, stream);
 }
 
 }  // namespace hyperlane

@@ -12,8 +12,8 @@ namespace hyperlane {
 struct EntropyScratch {
   unsigned char *symbols, *heads, *states, *counts, *patches;  // counts: patches of a row
   unsigned* sizes;                                             // of strings
-  unsigned char* strings;  // each ends where the next one's room begins
-  unsigned* done;          // 0 between launches
+  unsigned char* strings;                                      // each ends where the next one's room begins
+  unsigned* done;                                              // 0 between launches
   unsigned head_pitch;
   std::size_t string_pitch;
 };

@@ -14,23 +14,41 @@ __host__ __device__ inline unsigned table_bytes(const EntropyView& view) {  // e
   return view.symbol_bytes / 8;
 }
 
-// A lane's coder; `out` is where the string begins so far, the same in all lanes.
+// A lane's coder; `out` is where the string begins so far, the same in all lanes. Four steps at a time: first
+// the states, each of which waits for the one before, then where their bytes go, side by side.
 struct Coder {
   unsigned state;
   unsigned char* out;
   unsigned below;  // lanes
 
-  __device__ __forceinline__ void put(const uint2 code, bool present) {
-    const bool moved = present && (state << 16 | 0xFFFFFFu) >= code.y;
-    const unsigned all = __ballot_sync(kAllLanes, moved);
-    out -= __popc(all);
-    if (moved) {
-      out[__popc(all & below)] = static_cast<unsigned char>(state);
-      state >>= 8;
+  // Steps of vectors 3 to 0; kAll: all are there, else those that are not `present` leave the state as it is.
+  template <bool kAll>
+  __device__ __forceinline__ void put(const uint2* codes, const bool* present) {
+    bool moved[4];
+    unsigned before[4];
+#pragma unroll
+    for (int v = 3; v >= 0; --v) {
+      moved[v] = __byte_perm(state, 0xFFFF, 0x7154) >= codes[v].y;  // state >= frequency << 8
+      if (!kAll) moved[v] = moved[v] && present[v];
+      before[v] = state;
+      const unsigned shifted = moved[v] ? state >> 8 : state;
+      const unsigned coded = __dp2a_lo(__umulhi(shifted << 8, codes[v].x) | 1u << 16, codes[v].y, shifted);
+      state = kAll || present[v] ? coded : state;
     }
-    if (!present) return;
-    const unsigned quotient = __umulhi(state, code.x);
-    state += quotient * (code.y >> 16 & 0xFF) + (code.y & 0xFFFF);
+    unsigned all[4];
+    int at[4];
+    int taken = 0;
+#pragma unroll
+    for (int v = 3; v >= 0; --v) all[v] = __ballot_sync(kAllLanes, moved[v]);
+#pragma unroll
+    for (int v = 3; v >= 0; --v) {
+      taken -= __popc(all[v]);
+      at[v] = taken + __popc(all[v] & below);
+    }
+#pragma unroll
+    for (int v = 3; v >= 0; --v)
+      if (moved[v]) out[at[v]] = static_cast<unsigned char>(before[v]);
+    out += taken;
   }
 };
 
@@ -56,15 +74,16 @@ struct Fours {
   }
 };
 
-// `row`: the string's rows, in shared memory; `codes` and `tables` too: [tables][32], and [vectors].
-__device__ __forceinline__ void encode_string(const EntropyView& view, const EntropyScratch& scratch,
-                                              std::size_t string, const unsigned* row, unsigned row_count,
-                                              const uint2* codes, const unsigned* tables, unsigned lane) {
+// Ends at `end`; returns its bytes. `symbols`: of all rows; `row`: the string's. `row`, `codes` and `tables`
+// lie in shared memory: [tables][32], and [vectors].
+__device__ __forceinline__ unsigned encode_string(const EntropyView& view, const unsigned char* symbol_rows,
+                                                  unsigned char* end, const unsigned* row, unsigned row_count,
+                                                  const uint2* codes, const unsigned* tables, unsigned lane) {
   const unsigned fours = view.symbol_bytes / 128;
   const unsigned last_lanes = view.width - 32 * (view.vector_count - 1);
-  unsigned char* end = scratch.strings + (string + 1) * scratch.string_pitch;
+  const bool regular = view.width % 128 == 0;  // all fours are whole
   Coder coder{256, end, (1u << lane) - 1};
-  Fours source{scratch.symbols, row, view.symbol_bytes, fours, lane, static_cast<int>(row_count) - 1, fours - 1};
+  Fours source{symbol_rows, row, view.symbol_bytes, fours, lane, static_cast<int>(row_count) - 1, fours - 1};
   unsigned ahead[kFoursAhead];
 #pragma unroll
   for (unsigned i = 0; i < kFoursAhead; ++i) ahead[i] = source.next();
@@ -80,16 +99,17 @@ __device__ __forceinline__ void encode_string(const EntropyView& view, const Ent
       uint2 code[4];
 #pragma unroll
       for (unsigned v = 0; v < 4; ++v) code[v] = codes[kSymbols * starts[v] + (symbols >> 8 * v & 0xFF)];
-      if (four + 1 < fours) {
-#pragma unroll
-        for (int v = 3; v >= 0; --v) coder.put(code[v], true);
+      if (regular || four + 1 < fours) {
+        coder.put<true>(code, nullptr);
       } else {
+        bool present[4];
 #pragma unroll
-        for (int v = 3; v >= 0; --v) {
+        for (unsigned v = 0; v < 4; ++v) {
           const unsigned vector = 4 * four + v;
-          if (vector < view.vector_count)
-            coder.put(code[v], vector + 1 < view.vector_count || lane < last_lanes);
+          present[v] =
+              vector + 1 < view.vector_count || (vector + 1 == view.vector_count && lane < last_lanes);
         }
+        coder.put<false>(code, present);
       }
       four = four ? four - 1 : fours - 1;
       --left;
@@ -98,7 +118,7 @@ __device__ __forceinline__ void encode_string(const EntropyView& view, const Ent
   coder.out -= kStatesBytes;
   coder.out[2 * lane] = static_cast<unsigned char>(coder.state);
   coder.out[2 * lane + 1] = static_cast<unsigned char>(coder.state >> 8);
-  if (lane == 0) scratch.sizes[string] = static_cast<unsigned>(end - coder.out);
+  return static_cast<unsigned>(end - coder.out);
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ class Pieces {
   void put(Pointer& pointer, const std::vector<T>& values) {
     const std::size_t at = (bytes_.size() + 255) / 256 * 256;
     bytes_.resize(at + values.size() * sizeof(T) + 16);
-    std::memcpy(bytes_.data() + at, values.data(), values.size() * sizeof(T));
+    if (!values.empty()) std::memcpy(bytes_.data() + at, values.data(), values.size() * sizeof(T));
     places_.push_back({const_cast<const void**>(reinterpret_cast<const void* const*>(&pointer)), at});
   }
   void* upload() const {
@@ -68,17 +68,21 @@ unsigned symbol_at(std::size_t place) {
   return static_cast<unsigned>(128 * (vector / 4) + 4 * lane + vector % 4);
 }
 
-std::vector<unsigned> infos(const EntropyDeviceParts& parts) {
-  std::vector<unsigned> info(parts.mean.size());
+std::vector<ChannelInfo> infos(const EntropyDeviceParts& parts, const std::vector<unsigned>& low_at) {
+  std::vector<ChannelInfo> info(parts.mean.size());
+  const std::size_t pitch = low_at.size() / kMostShift;
   for (std::size_t place = 0; place < info.size(); ++place) {
     const std::uint8_t* frequency = &parts.frequency[parts.table[place / 32] * std::size_t{kSymbols}];
     unsigned lowest = 0, highest = kSymbols - 1;
     while (!frequency[lowest]) ++lowest;
     while (!frequency[highest]) --highest;
     const unsigned channel = parts.order[place];
-    info[channel] =
-        symbol_at(place) | unsigned{parts.shift[channel]} << 16 | lowest << 19 | highest << 24;
+    const unsigned shift = parts.shift[channel], first = low_at[channel];
+    const unsigned further = shift > 1 ? low_at[pitch + channel] - first : 0;
+    info[channel] = {symbol_at(place) | lowest << 16 | highest << 21 | shift << kShiftBit,
+                     first | further << kLowBits};
   }
+  info.resize((info.size() + 7) / 8 * 8);  // read by eights
   return info;
 }
 
@@ -100,11 +104,8 @@ std::vector<SymbolCode> symbol_codes(const EntropyDeviceParts& parts) {
   for (std::size_t i = 0; i < codes.size(); ++i) {
     const unsigned frequency = parts.frequency[i];
     if (i % kSymbols == 0) start = 0;
-    // By 1: umulhi(x, 2^32 - 1) is x - 1, and what lacks, 255, goes into the start.
-    const std::uint32_t inverse =
-        frequency > 1 ? static_cast<std::uint32_t>((std::uint64_t{1} << 32) / frequency + 1) : 0xFFFFFFFFu;
-    codes[i] = {inverse, frequency << 24 | (256 - std::max(frequency, 1u)) << 16 |
-                             (start + (frequency == 1 ? 255 : 0))};
+    if (frequency)
+      codes[i] = {(1u << 24) / frequency + (frequency > 1), (256 - frequency) | start << 8 | frequency << 16};
     start += frequency;
   }
   return codes;
@@ -133,7 +134,7 @@ EntropyDeviceTables::EntropyDeviceTables(const EntropyDeviceParts& parts) {
   view_.table_count = static_cast<unsigned>(parts.frequency.size() / kSymbols);
   view_.string_rows = std::max(kStringValues / (32 * view_.vector_count), 1u);
   view_.head_bytes = 2 + (low_count + 7) / 8;
-  view_.low_words = (low_count + 31) / 32;
+  view_.low_count = low_count;
   view_.most_patches = std::min(view_.width / 32, 255u);
   view_.symbol_bytes = static_cast<unsigned>(128 * fours);
   view_.limit = parts.limit, view_.sixteenfold = parts.sixteenfold;
@@ -144,6 +145,7 @@ EntropyDeviceTables::EntropyDeviceTables(const EntropyDeviceParts& parts) {
     mean_inverse.push_back({parts.mean[channel], 1.0f / parts.step[channel]});
     step_mean.push_back({parts.step[channel], parts.mean[channel]});
   }
+  step_mean.resize((width + 7) / 8 * 8);  // read by eights
   std::vector<unsigned> table(4 * fours, 0), channel_4(32 * fours, 0);
   std::copy(parts.table.begin(), parts.table.end(), table.begin());
   for (std::size_t place = 0; place < width; ++place)
@@ -151,7 +153,7 @@ EntropyDeviceTables::EntropyDeviceTables(const EntropyDeviceParts& parts) {
   Pieces pieces;
   pieces.put(view_.mean_inverse, mean_inverse);
   pieces.put(view_.step_mean, step_mean);
-  pieces.put(view_.info, infos(parts));
+  pieces.put(view_.info, infos(parts, low_at));
   pieces.put(view_.low_at, low_at);
   pieces.put(view_.table, table);
   pieces.put(view_.channel_4, channel_4);

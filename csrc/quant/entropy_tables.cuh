@@ -1,5 +1,5 @@
-// One boundary's tables as the kernels of `int4` read them: what a host makes of them once, and the plain struct
-// of device pointers that every launch takes.
+// One boundary's tables as the kernels of `int4` read them: what a host makes of them once, and the plain
+// struct of device pointers that every launch takes.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -24,21 +24,29 @@ struct EntropyDeviceParts {
   std::vector<std::uint8_t> shift, table, frequency;
 };
 
-// A symbol's division and place: q = umulhi(x, inverse), x -> x + q * (256 - frequency) + start.
+// A symbol's division and place: q = umulhi(x << 8, inverse), x -> x + q * (256 - frequency) + start. The
+// quotient is exact for states of 16 bits: inverse is 2^24 / frequency or less than 1 above it.
 struct SymbolCode {
   std::uint32_t inverse;
-  std::uint32_t packed;  // frequency << 24 | (256 - frequency) << 16 | start
+  std::uint32_t packed;  // 256 - frequency, start, frequency; a byte each
 };
+
+// `symbol`: where it stands, 16 bits; the table's lowest and highest symbol, 5 bits each; shift, from bit
+// kShiftBit on. `low`: where bit 0 stands among the head's, 20 bits; how much further on bit 1 does.
+struct ChannelInfo {
+  std::uint32_t symbol, low;
+};
+constexpr unsigned kShiftBit = 29, kLowBits = 20;
 
 // Symbols of a row stand four vectors together: vector v, lane l at 128 (v / 4) + 4 l + v % 4.
 struct EntropyView {
-  unsigned width, vector_count, table_count, string_rows, head_bytes, most_patches, low_words;
+  unsigned width, vector_count, table_count, string_rows, head_bytes, most_patches, low_count;
   unsigned symbol_bytes;  // of a row, a multiple of 128
   float limit, sixteenfold;
   std::uint8_t id[8];
   // By channel, in pairs with room for an odd one:
   const float2 *mean_inverse, *step_mean;
-  const unsigned* info;    // where its symbol stands, u16; then shift, lowest and highest symbol: 3, 5, 5 bits
+  const ChannelInfo* info;
   const unsigned* low_at;  // [7][channels]: where bit b stands among the head's bits
   // By vector:
   const unsigned* table;      // with room for as many as four at a time

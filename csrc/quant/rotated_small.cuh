@@ -194,8 +194,7 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
       put(1, v.high);
     }
   }
-  if (warp == 0 && view.whole_count < view.block_count)
-    decode_tail<T>(view, record, rms, lane, stage);
+  if (warp == 0 && view.whole_count < view.block_count) decode_tail<T>(view, record, rms, lane, stage);
   __syncthreads();
   unstage(view, stage, row, aligned, threadIdx.x, blockDim.x);
 }

@@ -43,7 +43,7 @@ struct RotatedParts {
   float limit;
   std::vector<float> mean, forward, backward;
   std::vector<std::array<std::size_t, 3>> blocks;  // start, size, bits
-  std::vector<float> levels;  // of nf4
+  std::vector<float> levels;                       // of nf4
   std::vector<float> trials;
 };
 

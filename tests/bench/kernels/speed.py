@@ -41,8 +41,7 @@ class _Buffers:
         spread = torch.from_numpy(hidden).cuda().repeat(-(-rows // 512), 1)[:rows]
         self.rows, self.hidden = rows, spread.roll(seed, 0).contiguous()
         self.decoded = torch.empty_like(self.hidden)
-        # Room for rows as a rule, not for outliers: none are there.
-        self.payload = torch.zeros(self.kernels.usual_bytes(rows) + 256, dtype=torch.uint8, device="cuda")
+        self.payload = torch.zeros(self.kernels.max_bytes(rows) + 256, dtype=torch.uint8, device="cuda")
         self.positions = torch.ones(rows, dtype=torch.int32, device="cuda")
         self.size = torch.zeros(1, dtype=torch.int64, device="cuda")
 
