@@ -68,7 +68,7 @@ struct Entropy {
   std::vector<std::uint8_t> table;              // by vector
   std::vector<SymbolTable> tables;
   std::vector<LowBits> low_bits;
-  std::vector<std::uint32_t> first_low;  // by vector, and the end
+  std::vector<std::uint32_t> first_low;  // by vector of whole blocks, and the end
   // For AVX-512; see entropy_layout.hpp.
   std::vector<BlockOrder> sort, unsort;                  // by block
   std::vector<std::uint16_t> packed_shift, place_shift;  // by packed channel; by place
@@ -99,7 +99,7 @@ struct CodedRow {
   void* out;
 };
 
-constexpr std::size_t kStringsAtOnce = 4;
+constexpr std::size_t kStringsAtOnce = 8;
 
 // What the string of so many rows takes at most, and the vectors that kernels move at its end.
 inline std::size_t string_reach(const Entropy& codec, std::size_t rows) {

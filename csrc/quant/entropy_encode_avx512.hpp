@@ -111,8 +111,7 @@ inline bool add_patches(const Entropy& codec, const float* y, float inverse_g, s
 
 inline void append_low_bits(const Entropy& codec, std::size_t at, __m512i low, BitWriter& out) {
   const std::size_t vector = at / kCoders;
-  const std::size_t end = codec.first_low[std::min(vector + 2, codec.vectors)];
-  for (std::size_t i = codec.first_low[std::min(vector, codec.vectors)]; i < end; ++i) {
+  for (std::size_t i = codec.first_low[vector]; i < codec.first_low[vector + 2]; ++i) {
     const LowBits& bits = codec.low_bits[i];
     const std::uint64_t set = _mm512_test_epi8_mask(low, _mm512_set1_epi8(static_cast<char>(1 << bits.bit)));
     out.append(_pext_u32(static_cast<std::uint32_t>(set >> (kCoders * (bits.vector - vector))), bits.lanes),
