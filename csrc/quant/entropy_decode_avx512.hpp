@@ -7,20 +7,6 @@
 namespace hyperlane {
 namespace {
 
-// A bit, in every byte.
-struct ByteBits {
-  alignas(64) std::uint8_t of[8][64];
-};
-
-constexpr ByteBits make_bits() {
-  ByteBits bits{};
-  for (int bit = 0; bit < 8; ++bit)
-    for (std::uint8_t& byte : bits.of[bit]) byte = static_cast<std::uint8_t>(1 << bit);
-  return bits;
-}
-
-constexpr ByteBits kBits = make_bits();
-
 // Up to 32 bits of the low bits in a head.
 inline std::uint64_t bits_at(const std::uint8_t* head, std::uint32_t at) {
   std::uint64_t bits;
