@@ -16,10 +16,10 @@ inline __m512 load_some(const half_bits* values, __mmask16 which) {
 }
 inline __m512 load_some(const float* values, __mmask16 which) { return _mm512_maskz_loadu_ps(which, values); }
 
-// 64 values from `at` of a row; zeros behind its end.
-template <class T>
+// 64 values from `at` of a row; zeros behind its end, unless they are WHOLE.
+template <bool WHOLE, class T>
 inline void load_64(const T* values, std::size_t at, std::size_t width, __m512* v) {
-  if (at + 64 <= width) {
+  if (WHOLE || at + 64 <= width) {
 #pragma GCC unroll 4
     for (std::size_t i = 0; i < 4; ++i) v[i] = load_16(values + at + 16 * i);
     return;
@@ -42,15 +42,20 @@ inline float halved(const __m512* sums) {
   return _mm512_cvtss_f32(v);
 }
 
+template <bool WHOLE, class T>
+inline void add_squares(const T* values, std::size_t at, std::size_t width, __m512* sums) {
+  __m512 v[4];
+  load_64<WHOLE>(values, at, width, v);
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < 4; ++i) sums[i] = _mm512_add_ps(sums[i], _mm512_mul_ps(v[i], v[i]));
+}
+
 template <class T>
 float squares_of(const T* values, std::size_t width) {
   __m512 sums[4] = {};
-  for (std::size_t at = 0; at < width; at += 64) {
-    __m512 v[4];
-    load_64(values, at, width, v);
-#pragma GCC unroll 4
-    for (std::size_t i = 0; i < 4; ++i) sums[i] = _mm512_add_ps(sums[i], _mm512_mul_ps(v[i], v[i]));
-  }
+  std::size_t at = 0;
+  for (; at + 64 <= width; at += 64) add_squares<true>(values, at, width, sums);
+  if (at < width) add_squares<false>(values, at, width, sums);
   return halved(sums);
 }
 
@@ -102,9 +107,9 @@ inline __m512i reorder(const __m512i* bytes, const BlockOrder& order, std::size_
 }
 
 // y of 64 channels from `at`.
-template <class T>
+template <bool WHOLE, class T>
 inline void centre(const Entropy& codec, const T* values, __m512 inverse_r, std::size_t at, __m512* y) {
-  load_64(values, at, codec.width, y);
+  load_64<WHOLE>(values, at, codec.width, y);
 #pragma GCC unroll 4
   for (std::size_t i = 0; i < 4; ++i) {
     const __m512 apart =
@@ -126,16 +131,6 @@ inline void multiples(const Entropy& codec, const __m512* y, std::size_t at, __m
                             _mm512_srav_epi16(second, _mm512_loadu_si512(&codec.packed_shift[at + 32])));
 }
 
-// The low bits of two vectors.
-inline void append_low_bits(const Entropy& codec, std::size_t vector, __m512i low, BitWriter& out) {
-  for (std::size_t i = codec.first_low[vector]; i < codec.first_low[vector + 2]; ++i) {
-    const LowBits& bits = codec.low_bits[i];
-    const std::uint64_t set = _mm512_test_epi8_mask(low, _mm512_load_si512(kBits.of[bits.bit]));
-    out.append(_pext_u32(static_cast<std::uint32_t>(set >> (kCoders * (bits.vector - vector))), bits.lanes),
-               bits.count);
-  }
-}
-
 // Rows side by side, block by block, so that a block's tables are read once.
 template <class T>
 class RowQuantizer {
@@ -146,8 +141,11 @@ class RowQuantizer {
   void run() {
     choose_scales();
     for (std::size_t start = 0; start < codec_.width; start += kSorted)
-      for (std::size_t i = 0; i < count_; ++i)
-        if (rows_[i].fits) rows_[i].fits = write_block(start, i);
+      for (std::size_t i = 0; i < count_; ++i) {
+        if (!rows_[i].fits) continue;
+        rows_[i].fits =
+            start + kSorted <= codec_.width ? write_block<true>(start, i) : write_block<false>(start, i);
+      }
     for (std::size_t i = 0; i < count_; ++i)
       if (rows_[i].fits) write_scales(rows_[i], g_[i]);
   }
@@ -162,7 +160,12 @@ class RowQuantizer {
       std::fill(sums[i], sums[i] + 4, _mm512_setzero_ps());
     }
     for (std::size_t start = 0; start < codec_.width; start += kSorted)
-      for (std::size_t i = 0; i < count_; ++i) add_sizes(start, i, sums[i]);
+      for (std::size_t i = 0; i < count_; ++i) {
+        if (start + kSorted <= codec_.width)
+          add_sizes<true>(start, i, sums[i]);
+        else
+          add_sizes<false>(start, i, sums[i]);
+      }
     for (std::size_t i = 0; i < count_; ++i) {
       rows_[i].patch_count = 0;
       rows_[i].fits = choose_g(codec_, halved(sums[i]), rows_[i].r, g_[i]);
@@ -172,49 +175,75 @@ class RowQuantizer {
   }
 
   // |y| of a block, or what there is of it.
+  template <bool WHOLE>
   void add_sizes(std::size_t start, std::size_t i, __m512* of_row) const {
     const __m512 inverse_r = _mm512_set1_ps(inverse_r_[i]);
-    const std::size_t end = std::min(start + kSorted, codec_.width);
+    const std::size_t end = WHOLE ? start + kSorted : codec_.width;
     __m512 sums[4] = {of_row[0], of_row[1], of_row[2], of_row[3]};
     for (std::size_t at = start; at < end; at += 64) {
       __m512 y[4];
-      centre(codec_, source(i), inverse_r, at, y);
+      centre<WHOLE>(codec_, source(i), inverse_r, at, y);
 #pragma GCC unroll 4
       for (std::size_t j = 0; j < 4; ++j) sums[j] = _mm512_add_ps(sums[j], _mm512_abs_ps(y[j]));
     }
     std::copy(sums, sums + 4, of_row);
   }
 
+  template <bool WHOLE>
   bool write_block(std::size_t start, std::size_t i) {
     const __m512 inverse_r = _mm512_set1_ps(inverse_r_[i]), inverse_g = _mm512_set1_ps(inverse_g_[i]);
     __m512i rest[4], low[4];
 #pragma GCC unroll 4
     for (std::size_t j = 0; j < 4; ++j) {
       __m512 y[4];
-      centre(codec_, source(i), inverse_r, start + 64 * j, y);
+      centre<WHOLE>(codec_, source(i), inverse_r, start + 64 * j, y);
       multiples(codec_, y, start + 64 * j, inverse_g, rest[j], low[j]);
     }
     const BlockOrder& order = codec_.sort[start / kSorted];
+    const std::int8_t *lowest = &codec_.lowest[start], *highest = &codec_.highest[start];
+    __m512i exact[4], kept[4];
+    std::uint64_t patched[4];
 #pragma GCC unroll 4
     for (std::size_t j = 0; j < 4; ++j) {
-      const std::size_t at = start + 64 * j;
-      const __m512i exact = reorder(rest, order, j);
-      const __m512i least = _mm512_max_epi8(exact, _mm512_loadu_si512(&codec_.lowest[at]));
-      const __m512i kept = _mm512_min_epi8(least, _mm512_loadu_si512(&codec_.highest[at]));
-      const std::uint64_t patched = _mm512_cmpneq_epi8_mask(exact, kept);
-      if (__builtin_expect(patched != 0, 0) && !add_patches(at, patched, i)) return false;
-      store_symbols(rows_[i].symbols, at, _mm512_add_epi8(kept, _mm512_set1_epi8(kMiddle)));
-      const std::size_t vector = at / kCoders;
-      if (codec_.first_low[vector] != codec_.first_low[vector + 2])
-        append_low_bits(codec_, vector, reorder(low, order, j), low_bits_[i]);
+      exact[j] = reorder(rest, order, j);
+      kept[j] = _mm512_min_epi8(_mm512_max_epi8(exact[j], _mm512_loadu_si512(lowest + 64 * j)),
+                                _mm512_loadu_si512(highest + 64 * j));
+      patched[j] = _mm512_cmpneq_epi8_mask(exact[j], kept[j]);
     }
-    return true;
+    append_low_bits(start / kCoders, low, order, i);
+#pragma GCC unroll 4
+    for (std::size_t j = 0; j < 4; ++j)
+      store_symbols<WHOLE>(rows_[i].symbols, start + 64 * j,
+                           _mm512_add_epi8(kept[j], _mm512_set1_epi8(kMiddle)));
+    if (__builtin_expect((patched[0] | patched[1] | patched[2] | patched[3]) == 0, 1)) return true;
+    bool fits = true;
+    for (std::size_t j = 0; fits && j < 4; ++j) fits = add_patches(start + 64 * j, patched[j], i);
+    return fits;
+  }
+
+  // Of the vectors of a block.
+  void append_low_bits(std::size_t vector, const __m512i* low, const BlockOrder& order, std::size_t i) {
+    const LowBits* bits = codec_.low_bits.data() + codec_.first_low[vector];
+    const LowBits* const end = codec_.low_bits.data() + codec_.first_low[vector + kSorted / kCoders];
+    BitWriter out = low_bits_[i];
+    for (; bits != end; vector += 2) {
+      if (bits->vector >= vector + 2) continue;
+      const __m512i bytes = reorder(low, order, vector % (kSorted / kCoders) / 2);
+      for (; bits != end && bits->vector < vector + 2; ++bits) {
+        const std::uint64_t set = _mm512_test_epi8_mask(bytes, _mm512_load_si512(kBits.of[bits->bit]));
+        out.append(
+            _pext_u32(static_cast<std::uint32_t>(set >> (kCoders * (bits->vector - vector))), bits->lanes),
+            bits->count);
+      }
+    }
+    low_bits_[i] = out;
   }
 
   // Two vectors, or one, or none at the end of a row.
+  template <bool WHOLE>
   void store_symbols(std::uint8_t* symbols, std::size_t at, __m512i of_places) const {
     const std::size_t end = kCoders * codec_.vectors;
-    if (at + 64 <= end)
+    if (WHOLE || at + 64 <= end)
       _mm512_storeu_si512(symbols + at, of_places);
     else if (at < end)
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(symbols + at), _mm512_castsi512_si256(of_places));

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <vector>
 
 #include "quant/entropy.hpp"
 #include "quant/entropy_plain.hpp"
@@ -24,7 +25,6 @@ class EntropyWriter {
         new_heads_(new std::uint8_t[kRowsAtOnce * (codec.head_bytes + 8)]),
         new_patches_(new Patch[kRowsAtOnce * codec.most_patches]),
         heads_(new std::uint8_t[rows * codec.head_bytes]),
-        strings_(new std::uint8_t[rows * stride_ + (rows / codec.string_rows + 1) * kStatesBytes]),
         sizes_(new std::uint32_t[rows]),
         counts_(new std::uint8_t[rows]),
         patches_(new Patch[rows * codec.most_patches]) {}
@@ -35,7 +35,7 @@ class EntropyWriter {
     std::memcpy(payload, codec_.id.data(), kIdBytes);
     std::uint8_t* states = payload + kIdBytes;
     std::memset(states, 0, states_end(rows) - kIdBytes);
-    std::uint8_t* raw = payload + states_end(rows);
+    strings_ = payload + states_end(rows) + usual_bytes(rows, positions);
     const std::size_t row_bytes = codec_.width * (half ? 2 : 4);
     for (std::size_t first = 0; first < rows; first += kRowsAtOnce) {
       const std::size_t count = std::min(kRowsAtOnce, rows - first);
@@ -47,13 +47,29 @@ class EntropyWriter {
         if (coded[i]) continue;  // kCoded is 0
         const State state = raw_state(of_rows + i * row_bytes, half, codec_.width, rms[i]);
         set_state(states, first + i, state);
-        raw = write_raw(of_rows + i * row_bytes, half, codec_.width, state, raw);
+        add_raw(of_rows + i * row_bytes, half, state);
       }
     }
-    return static_cast<std::size_t>(append_coded(raw) - payload);
+    return static_cast<std::size_t>(append_coded(payload + states_end(rows)) - payload);
   }
 
  private:
+  // What comes before the strings if only rows at position 0 are not coded, as halves.
+  std::size_t usual_bytes(std::size_t rows, const std::uint32_t* positions) const {
+    const auto raw = static_cast<std::size_t>(std::count(positions, positions + rows, 0u));
+    return 2 * codec_.width * raw + before_strings(rows - raw);
+  }
+
+  std::size_t before_strings(std::size_t coded) const {
+    return coded * codec_.head_bytes + 4 * ((coded + codec_.string_rows - 1) / codec_.string_rows);
+  }
+
+  void add_raw(const std::uint8_t* values, bool half, State state) {
+    const std::size_t at = raw_.size();
+    raw_.resize(at + raw_bytes(state, codec_.width));
+    write_raw(values, half, codec_.width, state, raw_.data() + at);
+  }
+
   // Some rows; tells the RMS of each, and whether it is coded.
   void quantize(const std::uint8_t* values, bool half, std::size_t count, const std::uint32_t* positions,
                 float* rms, bool* coded) {
@@ -112,7 +128,7 @@ class EntropyWriter {
     }
     kernels_.encode(codec_, rows, count, symbols, rooms, sizes);
     for (std::size_t i = 0; i < count; ++i) {
-      std::memcpy(strings_.get() + string_bytes_, rooms[i] + reach - sizes[i], sizes[i]);
+      std::memcpy(strings_ + string_bytes_, rooms[i] + reach - sizes[i], sizes[i]);
       string_bytes_ += sizes[i];
       sizes_[string_count_++] = static_cast<std::uint32_t>(sizes[i]);
     }
@@ -120,10 +136,12 @@ class EntropyWriter {
 
   std::uint8_t* append_coded(std::uint8_t* out) {
     while (waiting_) encode_waiting();
+    std::uint8_t* const strings = out + raw_.size() + before_strings(coded_);
+    if (strings != strings_) std::memmove(strings, strings_, string_bytes_);
+    out = append(out, raw_.data(), raw_.size());
     out = append(out, heads_.get(), coded_ * codec_.head_bytes);
     out = append(out, sizes_.get(), 4 * string_count_);
-    out = append(out, strings_.get(), string_bytes_);
-    out = append(out, counts_.get(), patched_);
+    out = append(out + string_bytes_, counts_.get(), patched_);
     for (std::size_t i = 0; i < patch_count_; ++i) {
       out = append(out, &patches_[i].channel, 2);
       *out++ = static_cast<std::uint8_t>(patches_[i].rest);
@@ -132,7 +150,7 @@ class EntropyWriter {
   }
 
   static std::uint8_t* append(std::uint8_t* out, const void* data, std::size_t bytes) {
-    std::memcpy(out, data, bytes);
+    if (bytes) std::memcpy(out, data, bytes);
     return out + bytes;
   }
 
@@ -142,10 +160,12 @@ class EntropyWriter {
   // None is zeroed: rows may be few.
   std::unique_ptr<std::uint8_t[]> symbols_, rooms_, new_heads_;
   std::unique_ptr<Patch[]> new_patches_;
-  std::unique_ptr<std::uint8_t[]> heads_, strings_;
+  std::unique_ptr<std::uint8_t[]> heads_;
   std::unique_ptr<std::uint32_t[]> sizes_;
   std::unique_ptr<std::uint8_t[]> counts_;
   std::unique_ptr<Patch[]> patches_;
+  std::vector<std::uint8_t> raw_;
+  std::uint8_t* strings_ = nullptr;  // in the payload, where they end up as a rule
   std::size_t coded_ = 0, waiting_ = 0, string_bytes_ = 0, string_count_ = 0, patched_ = 0, patch_count_ = 0;
 };
 
