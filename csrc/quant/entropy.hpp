@@ -68,7 +68,7 @@ struct Entropy {
   std::vector<std::uint8_t> table;              // by vector
   std::vector<SymbolTable> tables;
   std::vector<LowBits> low_bits;
-  std::vector<std::uint32_t> first_low;  // by vector, and the end
+  std::vector<std::uint32_t> first_low;  // by vector of whole blocks, and the end
   // For AVX-512; see entropy_layout.hpp.
   std::vector<BlockOrder> sort, unsort;                  // by block
   std::vector<std::uint16_t> packed_shift, place_shift;  // by packed channel; by place
@@ -80,13 +80,18 @@ struct Patch {
   std::int8_t rest;  // k >> shift
 };
 
-// A row as it travels.
+// A row, and how it travels.
 struct QuantizedRow {
-  std::uint8_t* head;    // head_bytes, with room for 8 more
-  std::uint8_t* values;  // symbols, 32 a vector in their order; with room for whole blocks of 256
-  Patch* patches;        // with room for most_patches
+  const void* source;
+  std::uint8_t r;
+  std::uint8_t* head;     // head_bytes, with room for 8 more
+  std::uint8_t* symbols;  // 32 a vector, in their order
+  Patch* patches;         // with room for most_patches
   std::size_t patch_count;
+  bool fits;  // false where the format cannot hold it
 };
+
+constexpr std::size_t kRowsAtOnce = 8;
 
 // A string for decoding.
 struct StringBytes {
@@ -99,7 +104,8 @@ struct CodedRow {
   void* out;
 };
 
-constexpr std::size_t kStringsAtOnce = 4;
+constexpr std::size_t kStringsAtOnce = 8;  // that are decoded
+constexpr std::size_t kEncodedAtOnce = 4;
 
 // What the string of so many rows takes at most, and the vectors that kernels move at its end.
 inline std::size_t string_reach(const Entropy& codec, std::size_t rows) {
@@ -110,14 +116,12 @@ inline std::size_t string_reach(const Entropy& codec, std::size_t rows) {
 struct EntropyKernels {
   // The sum of the squares of a row.
   float (*squares)(const void* values, bool half, std::size_t width);
-  // A row of finite values to what travels; false where the format cannot hold it. `room` takes `mean.size()`
-  // floats.
-  bool (*quantize)(const Entropy& codec, const void* values, bool half, std::uint8_t r, float* room,
-                   QuantizedRow& row);
-  // `count` strings of `rows` rows each, one to kStringsAtOnce of them: sizes, and each to the end of its
+  // One to kRowsAtOnce rows of finite values to what travels.
+  void (*quantize)(const Entropy& codec, bool half, std::size_t count, QuantizedRow* rows);
+  // `count` strings of `rows` rows each, one to kEncodedAtOnce of them: sizes, and each to the end of its
   // room of string_reach() bytes.
-  void (*encode)(const Entropy& codec, std::size_t rows, std::size_t count, const std::uint8_t* const* values,
-                 std::uint8_t* const* rooms, std::size_t* sizes);
+  void (*encode)(const Entropy& codec, std::size_t rows, std::size_t count,
+                 const std::uint8_t* const* symbols, std::uint8_t* const* rooms, std::size_t* sizes);
   // Back to rows, without their patches; `coded` has those of the first string, then of the next, and so on.
   // False for strings that do not end where they should. `room` takes room_bytes().
   bool (*decode)(const Entropy& codec, std::size_t rows, std::size_t count, const StringBytes* strings,

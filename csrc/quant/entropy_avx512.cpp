@@ -41,26 +41,26 @@ bool decode_strings(const Entropy& codec, std::size_t rows, std::size_t count, c
   StringPair pairs[PAIRS];
   const std::size_t pair_bytes = 2 * codec.mean.size();
   const auto other = [count](int pair) { return std::min<std::size_t>(2 * pair + 1, count - 1); };
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int i = 0; i < PAIRS; ++i) pairs[i].start(strings[2 * i].data, strings[other(i)].data);
   for (std::size_t row = 0; row < rows; ++row) {
     for (std::size_t vector = 0; vector < codec.vectors; ++vector) {
       const SymbolTable& table = codec.tables[codec.table[vector]];
       const __mmask32 lanes = vector + 1 == codec.vectors ? codec.last_lanes : kAllCoders;
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int i = 0; i < PAIRS; ++i)
         _mm512_storeu_si512(room + static_cast<std::size_t>(i) * pair_bytes + 64 * vector,
                             pairs[i].step(table, lanes));
     }
+    const CodedRow* of_pairs[PAIRS][2];
     for (int i = 0; i < PAIRS; ++i) {
-      const CodedRow* first = coded + 2 * static_cast<std::size_t>(i) * rows + row;
-      const CodedRow* second = 2 * static_cast<std::size_t>(i) + 1 < count ? first + rows : nullptr;
-      const std::uint8_t* symbols = room + static_cast<std::size_t>(i) * pair_bytes;
-      if (half)
-        write_rows<half_bits>(codec, symbols, first, second);
-      else
-        write_rows<float>(codec, symbols, first, second);
+      of_pairs[i][0] = coded + 2 * static_cast<std::size_t>(i) * rows + row;
+      of_pairs[i][1] = coded + other(i) * rows + row;
     }
+    if (half)
+      write_rows<half_bits, PAIRS>(codec, room, pair_bytes, of_pairs);
+    else
+      write_rows<float, PAIRS>(codec, room, pair_bytes, of_pairs);
   }
   bool sound = true;
   for (std::size_t i = 0; i < count; ++i)
@@ -70,6 +70,8 @@ bool decode_strings(const Entropy& codec, std::size_t rows, std::size_t count, c
 
 bool decode(const Entropy& codec, std::size_t rows, std::size_t count, const StringBytes* strings,
             const CodedRow* coded, bool half, std::uint8_t* room) {
+  if (count > 6) return decode_strings<4>(codec, rows, count, strings, coded, half, room);
+  if (count > 4) return decode_strings<3>(codec, rows, count, strings, coded, half, room);
   if (count > 2) return decode_strings<2>(codec, rows, count, strings, coded, half, room);
   return decode_strings<1>(codec, rows, count, strings, coded, half, room);
 }

@@ -14,58 +14,107 @@ inline std::uint64_t bits_at(const std::uint8_t* head, std::uint32_t at) {
   return bits >> (at % 8);
 }
 
-// k of a vector of two rows, in low and high bytes, but for channels of larger shifts than kMostByteShift.
+// 128 + k of a vector of two rows, in low and high bytes, but for channels of larger shifts than
+// kMostByteShift.
 inline __m512i multiples(const Entropy& codec, const std::uint8_t* symbols, std::size_t vector,
                          const std::uint8_t* first_head, const std::uint8_t* second_head) {
+  const LowBits* low = codec.low_bits.data() + codec.first_low[vector];
+  const LowBits* const end = codec.low_bits.data() + codec.first_low[vector + 1];
+  const __m512i symbol = _mm512_loadu_si512(symbols + 64 * vector);
+  if (low == end) return _mm512_add_epi8(symbol, _mm512_set1_epi8(128 - kMiddle));
   const __m512i shift = _mm512_loadu_si512(&codec.place_shift[kCoders * vector]);
   const __m512i zero = _mm512_sllv_epi16(_mm512_set1_epi16(kMiddle << 8 | kMiddle), shift);
-  __m512i k = _mm512_sub_epi8(_mm512_sllv_epi16(_mm512_loadu_si512(symbols + 64 * vector), shift), zero);
-  for (std::size_t i = codec.first_low[vector]; i < codec.first_low[vector + 1]; ++i) {
-    const LowBits& low = codec.low_bits[i];
-    const std::uint64_t first = _pdep_u64(bits_at(first_head, low.at), low.spread);
-    const std::uint64_t second = _pdep_u64(bits_at(second_head, low.at), low.spread << 1);
-    k = _mm512_mask_add_epi8(k, first | second, k, _mm512_set1_epi8(static_cast<char>(1 << low.bit)));
+  __m512i k = _mm512_sub_epi8(_mm512_sllv_epi16(symbol, shift), zero);
+  k = _mm512_xor_si512(k, _mm512_set1_epi8(-128));
+  for (; low != end; ++low) {
+    const std::uint64_t first = _pdep_u64(bits_at(first_head, low->at), low->spread);
+    const std::uint64_t second = _pdep_u64(bits_at(second_head, low->at), low->spread << 1);
+    k = _mm512_mask_add_epi8(k, first | second, k, _mm512_load_si512(kBits.of[low->bit]));
   }
   return k;
 }
 
-inline void store_values(half_bits* out, __m512 values, std::size_t left) {
-  const __m256i halves = _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT);
-  if (left >= 16)
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), halves);
-  else
-    _mm256_mask_storeu_epi16(out, static_cast<__mmask16>((1u << left) - 1), halves);
+// 128 + k of 256 channels of two rows in the order of places, packed; see entropy_layout.hpp.
+inline void multiples(const Entropy& codec, const std::uint8_t* symbols, std::size_t start,
+                      const std::uint8_t* first_head, const std::uint8_t* second_head, __m512i* first,
+                      __m512i* second) {
+  const __m512i byte = _mm512_set1_epi16(0xFF);
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < 4; ++i) {
+    __m512i k[2];
+#pragma GCC unroll 2
+    for (std::size_t j = 0; j < 2; ++j)
+      k[j] = multiples(codec, symbols, start / kCoders + 2 * i + j, first_head, second_head);
+    first[i] = _mm512_packus_epi16(_mm512_and_si512(k[0], byte), _mm512_and_si512(k[1], byte));
+    second[i] = _mm512_packus_epi16(_mm512_srli_epi16(k[0], 8), _mm512_srli_epi16(k[1], 8));
+  }
 }
 
-inline void store_values(float* out, __m512 values, std::size_t left) {
-  if (left >= 16)
-    _mm512_storeu_ps(out, values);
-  else
-    _mm512_mask_storeu_ps(out, static_cast<__mmask16>((1u << left) - 1), values);
+inline void store_values(half_bits* out, __m512 values) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
+}
+inline void store_values(float* out, __m512 values) { _mm512_storeu_ps(out, values); }
+
+inline void store_some(half_bits* out, __m512 values, __mmask16 which) {
+  _mm256_mask_storeu_epi16(out, which, _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
+}
+inline void store_some(float* out, __m512 values, __mmask16 which) {
+  _mm512_mask_storeu_ps(out, which, values);
 }
 
 // The factors and the place of a row.
+//
+// k g and (k g) step are exact for k of 8 bits, g of 4 and step of 11, so that a fused product and sum rounds
+// as the reference does. That also makes a float of the byte 128 + k: as the mantissa of 2^23 + 128 + k.
 template <class T>
 struct RowValues {
-  __m512 g, r;
+  __m512 g, zero, r;
   T* out;
 
-  explicit RowValues(const CodedRow& row)
-      : g(_mm512_set1_ps(e4m3_step(row.head[1]))),
-        r(_mm512_set1_ps(r_value(row.head[0]))),
-        out(static_cast<T*>(row.out)) {}
+  explicit RowValues(const CodedRow& row) : out(static_cast<T*>(row.out)) {
+    const float of_head = e4m3_step(row.head[1]);
+    g = _mm512_set1_ps(of_head);
+    zero = _mm512_set1_ps(-(0x1p23f + 128) * of_head);
+    r = _mm512_set1_ps(r_value(row.head[0]));
+  }
 
-  // 64 channels from `at`, of k as bytes: channel 16 j + i is byte 4 i + j.
-  void write(const Entropy& codec, std::size_t at, __m512i bytes) const {
+  // 256 channels from `start`, or as many as there are, from 128 + k as packed().
+  void write(const Entropy& codec, std::size_t start, const __m512i* packed) const {
+    const BlockOrder& order = codec.unsort[start / kSorted];
+    const bool whole = start + kSorted <= codec.width;
 #pragma GCC unroll 4
-    for (unsigned j = 0; j < 4; ++j) {
-      const std::size_t channel = at + 16 * j;
-      if (channel >= codec.width) return;
-      const __m512i k = _mm512_srai_epi32(_mm512_slli_epi32(bytes, 24 - 8 * j), 24);
-      const __m512 y = _mm512_mul_ps(_mm512_cvtepi32_ps(k), g);
-      const __m512 unit = _mm512_add_ps(_mm512_mul_ps(y, _mm512_loadu_ps(&codec.step[channel])),
-                                        _mm512_loadu_ps(&codec.mean[channel]));
-      store_values(out + channel, _mm512_mul_ps(unit, r), codec.width - channel);
+    for (std::size_t i = 0; i < 4; ++i) {
+      const __m512i bytes = reorder(packed, order, i);  // channel 16 j + i is byte 4 i + j
+      const __m512 values[4] = {value(codec, start + 64 * i, mantissas<0>(bytes)),
+                                value(codec, start + 64 * i + 16, mantissas<1>(bytes)),
+                                value(codec, start + 64 * i + 32, mantissas<2>(bytes)),
+                                value(codec, start + 64 * i + 48, mantissas<3>(bytes))};
+#pragma GCC unroll 4
+      for (std::size_t j = 0; whole && j < 4; ++j) store_values(out + start + 64 * i + 16 * j, values[j]);
+      if (!whole) write_some(codec.width, start + 64 * i, values);
+    }
+  }
+
+ private:
+  // Byte J of each four of `bytes`, plus 2^23.
+  template <int J>
+  static __m512 mantissas(__m512i bytes) {
+    const __m512i from = _mm512_broadcast_i32x4(_mm_setr_epi32(J, J + 4, J + 8, J + 12));
+    const __m512i large = _mm512_set1_epi32(0x4B000000);
+    return _mm512_castsi512_ps(_mm512_mask_shuffle_epi8(large, 0x1111111111111111, bytes, from));
+  }
+
+  __m512 value(const Entropy& codec, std::size_t channel, __m512 mantissas) const {
+    const __m512 y = _mm512_fmadd_ps(mantissas, g, zero);
+    const __m512 unit =
+        _mm512_fmadd_ps(y, _mm512_loadu_ps(&codec.step[channel]), _mm512_loadu_ps(&codec.mean[channel]));
+    return _mm512_mul_ps(unit, r);
+  }
+
+  void write_some(std::size_t width, std::size_t at, const __m512* values) const {
+    for (std::size_t j = 0; j < 4 && at + 16 * j < width; ++j) {
+      const std::size_t left = std::min<std::size_t>(width - at - 16 * j, 16);
+      store_some(out + at + 16 * j, values[j], static_cast<__mmask16>((1u << left) - 1));
     }
   }
 };
@@ -74,37 +123,22 @@ inline void write_wide(const Entropy& codec, const std::uint8_t* symbols, const 
   for (std::size_t place : codec.wide) write_value(codec, row, half, place, symbols[2 * place] - kMiddle);
 }
 
-// One row or two of `symbols`, whose words have those of the first in their low bytes.
-template <class T>
-void write_rows(const Entropy& codec, const std::uint8_t* symbols, const CodedRow* first,
-                const CodedRow* second) {
-  const std::uint8_t *first_head = first->head, *second_head = second ? second->head : first_head;
-  const RowValues<T> first_row(*first), second_row(second ? *second : *first);
-  for (std::size_t start = 0; start < codec.width; start += kSorted) {
-    __m512i low[4], high[4];
-#pragma GCC unroll 4
-    for (std::size_t i = 0; i < 4; ++i) {
-      __m512i k[2];
-#pragma GCC unroll 2
-      for (std::size_t j = 0; j < 2; ++j) {
-        const std::size_t vector = start / kCoders + 2 * i + j;
-        k[j] = vector < codec.vectors ? multiples(codec, symbols, vector, first_head, second_head)
-                                      : _mm512_setzero_si512();
-      }
-      const __m512i byte = _mm512_set1_epi16(0xFF);
-      low[i] = _mm512_packus_epi16(_mm512_and_si512(k[0], byte), _mm512_and_si512(k[1], byte));
-      high[i] = _mm512_packus_epi16(_mm512_srli_epi16(k[0], 8), _mm512_srli_epi16(k[1], 8));
+// Rows in PAIRS, whose symbols lie `stride` apart: words that have those of the first in their low bytes. A
+// pair's second row may be its first again.
+template <class T, int PAIRS>
+void write_rows(const Entropy& codec, const std::uint8_t* symbols, std::size_t stride,
+                const CodedRow* const (*rows)[2]) {
+  for (std::size_t start = 0; start < codec.width; start += kSorted)
+    for (std::size_t i = 0; i < PAIRS; ++i) {
+      const CodedRow &first = *rows[i][0], &second = *rows[i][1];
+      __m512i low[4], high[4];
+      multiples(codec, symbols + i * stride, start, first.head, second.head, low, high);
+      RowValues<T>(first).write(codec, start, low);
+      if (&first != &second) RowValues<T>(second).write(codec, start, high);
     }
-    const BlockOrder& order = codec.unsort[start / kSorted];
-#pragma GCC unroll 4
-    for (std::size_t i = 0; i < 4; ++i) {
-      first_row.write(codec, start + 64 * i, reorder(low, order, i));
-      if (second) second_row.write(codec, start + 64 * i, reorder(high, order, i));
-    }
-  }
-  constexpr bool kHalf = sizeof(T) == 2;
-  write_wide(codec, symbols, *first, kHalf);
-  if (second) write_wide(codec, symbols + 1, *second, kHalf);
+  for (std::size_t i = 0; i < PAIRS; ++i)
+    for (std::size_t j = 0; j < 2; ++j)
+      write_wide(codec, symbols + i * stride + j, *rows[i][j], sizeof(T) == 2);
 }
 
 }  // namespace

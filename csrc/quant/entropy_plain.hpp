@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "quant/e4m3.hpp"
 #include "quant/entropy.hpp"
@@ -41,6 +42,11 @@ inline void write_value(const Entropy& codec, const CodedRow& row, bool half, st
     static_cast<float*>(row.out)[channel] = value;
 }
 
+// y of a channel's value.
+inline float centred(const Entropy& codec, float value, float inverse_r, std::size_t channel) {
+  return (value * inverse_r - codec.mean[channel]) * codec.inverse_step[channel];
+}
+
 // k >> shift of a value y under the inverse of g.
 inline std::int32_t exact_rest(const Entropy& codec, std::size_t channel, float y, float inverse_g) {
   const float k = std::min(std::max(std::nearbyint(y * inverse_g), -32767.0f), 32767.0f);
@@ -62,6 +68,11 @@ inline bool choose_g(const Entropy& codec, float sum, std::uint8_t r, std::uint3
   return true;
 }
 
+inline void write_scales(QuantizedRow& row, std::uint32_t g) {
+  row.head[0] = row.r;
+  row.head[1] = static_cast<std::uint8_t>(g | (row.patch_count ? kPatched : 0));
+}
+
 struct PlainEntropy {
   static float squares(const void* values, bool half, std::size_t width) {
     float sums[64] = {};
@@ -72,36 +83,14 @@ struct PlainEntropy {
     return halved(sums);
   }
 
-  static bool quantize(const Entropy& codec, const void* values, bool half, std::uint8_t r, float* y,
-                       QuantizedRow& row) {
-    const float inverse_r = 1.0f / r_value(r);
-    float sums[64] = {};
-    for (std::size_t i = 0; i < codec.width; ++i) {
-      y[i] = (value_at(values, half, i) * inverse_r - codec.mean[i]) * codec.inverse_step[i];
-      sums[i % 64] += std::fabs(y[i]);
-    }
-    std::uint32_t g;
-    if (!choose_g(codec, halved(sums), r, g)) return false;
-    const float inverse_g = e4m3_inverse(g);
-    std::memset(row.head, 0, codec.head_bytes);
-    row.patch_count = 0;
-    for (std::size_t place = 0; place < codec.width; ++place) {
-      const std::size_t channel = codec.order[place];
-      const std::int32_t rest = exact_rest(codec, channel, y[channel], inverse_g);
-      const std::int32_t kept =
-          std::min<std::int32_t>(std::max<std::int32_t>(rest, codec.lowest[place]), codec.highest[place]);
-      if (kept != rest && !add_patch(codec, row, channel, rest)) return false;
-      row.values[place] = static_cast<std::uint8_t>(kept + kMiddle);
-    }
-    write_low_bits(codec, y, inverse_g, row.head + 2);
-    row.head[0] = r;
-    row.head[1] = static_cast<std::uint8_t>(g | (row.patch_count ? kPatched : 0));
-    return true;
+  static void quantize(const Entropy& codec, bool half, std::size_t count, QuantizedRow* rows) {
+    std::vector<float> y(codec.width);
+    for (std::size_t i = 0; i < count; ++i) rows[i].fits = quantize_row(codec, half, y.data(), rows[i]);
   }
 
   static void encode(const Entropy& codec, std::size_t rows, std::size_t count,
-                     const std::uint8_t* const* values, std::uint8_t* const* rooms, std::size_t* sizes) {
-    for (std::size_t i = 0; i < count; ++i) sizes[i] = encode_string(codec, rows, values[i], rooms[i]);
+                     const std::uint8_t* const* symbols, std::uint8_t* const* rooms, std::size_t* sizes) {
+    for (std::size_t i = 0; i < count; ++i) sizes[i] = encode_string(codec, rows, symbols[i], rooms[i]);
   }
 
   static bool decode(const Entropy& codec, std::size_t rows, std::size_t count, const StringBytes* strings,
@@ -130,7 +119,32 @@ struct PlainEntropy {
     }
   }
 
-  static std::size_t encode_string(const Entropy& codec, std::size_t rows, const std::uint8_t* values,
+  static bool quantize_row(const Entropy& codec, bool half, float* y, QuantizedRow& row) {
+    const float inverse_r = 1.0f / r_value(row.r);
+    float sums[64] = {};
+    for (std::size_t i = 0; i < codec.width; ++i) {
+      y[i] = centred(codec, value_at(row.source, half, i), inverse_r, i);
+      sums[i % 64] += std::fabs(y[i]);
+    }
+    std::uint32_t g;
+    if (!choose_g(codec, halved(sums), row.r, g)) return false;
+    const float inverse_g = e4m3_inverse(g);
+    std::memset(row.head, 0, codec.head_bytes);
+    row.patch_count = 0;
+    for (std::size_t place = 0; place < codec.width; ++place) {
+      const std::size_t channel = codec.order[place];
+      const std::int32_t rest = exact_rest(codec, channel, y[channel], inverse_g);
+      const std::int32_t kept =
+          std::min<std::int32_t>(std::max<std::int32_t>(rest, codec.lowest[place]), codec.highest[place]);
+      if (kept != rest && !add_patch(codec, row, channel, rest)) return false;
+      row.symbols[place] = static_cast<std::uint8_t>(kept + kMiddle);
+    }
+    write_low_bits(codec, y, inverse_g, row.head + 2);
+    write_scales(row, g);
+    return true;
+  }
+
+  static std::size_t encode_string(const Entropy& codec, std::size_t rows, const std::uint8_t* symbols,
                                    std::uint8_t* room) {
     std::uint8_t* const end = room + string_reach(codec, rows);
     std::uint8_t* out = end;
@@ -140,7 +154,7 @@ struct PlainEntropy {
       const std::size_t vector = step % codec.vectors;
       const SymbolTable& table = codec.tables[codec.table[vector]];
       for (std::size_t lane = lanes_of(codec, vector); lane-- > 0;) {
-        const std::uint8_t symbol = values[step * kCoders + lane];
+        const std::uint8_t symbol = symbols[step * kCoders + lane];
         const std::uint32_t f = table.frequency[symbol];
         std::uint32_t x = state[lane];
         if (x >= f << 8) {

@@ -102,7 +102,7 @@ void add_low_bits(Entropy& codec) {
       at += low.count;
     }
   }
-  codec.first_low.push_back(static_cast<std::uint32_t>(codec.low_bits.size()));
+  codec.first_low.resize(codec.mean.size() / kCoders + 1, static_cast<std::uint32_t>(codec.low_bits.size()));
   codec.head_bytes = 2 + (at + 7) / 8;
 }
 

@@ -9,6 +9,19 @@ namespace {
 
 constexpr __mmask32 kAllCoders = 0xFFFFFFFF;
 
+// 0 to 31, twice.
+struct Rotations {
+  std::uint8_t of[2 * kCoders];
+};
+
+constexpr Rotations make_rotations() {
+  Rotations rotations{};
+  for (std::size_t i = 0; i < 2 * kCoders; ++i) rotations.of[i] = static_cast<std::uint8_t>(i % kCoders);
+  return rotations;
+}
+
+constexpr Rotations kRotations = make_rotations();
+
 inline __m512i lookup_words(const std::uint16_t* table, __m512i index) {
   return _mm512_permutexvar_epi16(index, _mm512_load_si512(table));
 }
@@ -30,10 +43,12 @@ inline void encode_step(const SymbolTable& table, const std::uint8_t* symbols, _
   const __m512i add_shift = lookup_words(table.add_shift, symbol);
   const __m512i above = _mm512_srli_epi16(state, 8);
   const __mmask32 moved = _mm512_mask_cmpge_epu16_mask(lanes, above, frequency);
-  const auto count = static_cast<std::uint32_t>(__builtin_popcount(moved));
+  const auto count = static_cast<unsigned>(__builtin_popcount(moved));
+  const __m256i bytes = _mm256_maskz_compress_epi8(moved, _mm512_cvtepi16_epi8(state));
+  // To the register's end; what stands before is overwritten by the next step. Not by a store under a mask.
+  const __m256i end = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kRotations.of + count));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out) - 1, _mm256_permutexvar_epi8(end, bytes));
   out -= count;
-  _mm256_mask_storeu_epi8(out, _bzhi_u32(0xFFFFFFFF, count),
-                          _mm256_maskz_compress_epi8(moved, _mm512_cvtepi16_epi8(state)));
   const __m512i x = _mm512_mask_mov_epi16(state, moved, above);
   __m512i numerator = x;
   if (table.carries) numerator = _mm512_add_epi16(x, lookup_words(table.carry, symbol));
@@ -106,8 +121,8 @@ struct StringPair {
     const __m512i product = _mm512_mullo_epi16(frequency, _mm512_srli_epi16(state[i], 8));
     __m512i x = _mm512_mask_add_epi16(state[i], lanes, product, rest);
     const __mmask32 short_of = _mm512_mask_cmplt_epu16_mask(lanes, x, _mm512_set1_epi16(kTotal));
-    const __m256i next = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in[i]));
-    const __m512i bytes = _mm512_cvtepu8_epi16(_mm256_maskz_expand_epi8(short_of, next));
+    const __m512i next = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(in[i])));
+    const __m512i bytes = _mm512_maskz_expand_epi16(short_of, next);
     in[i] += __builtin_popcount(short_of);
     state[i] = _mm512_or_si512(_mm512_mask_slli_epi16(x, short_of, x, 8), bytes);
   }
