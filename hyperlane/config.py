@@ -71,9 +71,17 @@ class Codec:
     name: str = MISSING
 
 
+class Shortcut(Enum):
+    """Whether hidden states may pass from GPU to GPU of one host; auto: where both ends can."""
+
+    auto = "auto"
+    off = "off"
+
+
 @dataclass(kw_only=True, slots=True)
 class Transport:
     codec: Codec = field(default_factory=Codec)
+    shortcut: Shortcut = Shortcut.auto
     native: bool = True
     queue_depth: int = 8
     max_frame_bytes: int = 268435456

@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda/counters.hpp"
 #include "cuda/memory.hpp"
 
 namespace py = pybind11;
@@ -96,6 +97,12 @@ void bind_memory(py::module_& module) {
       .def(py::init<>())
       .def("record", &Event::record, py::arg("stream"))
       .def("synchronize", &Event::synchronize, py::call_guard<py::gil_scoped_release>());
+  py::class_<SharedCounters>(module, "SharedCounters", "Counters (u64) in memory shared with another process.")
+      .def(py::init<std::uintptr_t, std::size_t>(), py::arg("address"), py::arg("bytes"))
+      .def("wait", &SharedCounters::wait, py::arg("stream"), py::arg("index"), py::arg("value"),
+           "What is queued on the stream from now on starts once the counter is at least `value`.")
+      .def("write", &SharedCounters::write, py::arg("stream"), py::arg("index"), py::arg("value"),
+           "Once all that was queued on the stream before is done.");
 }
 
 }  // namespace

@@ -49,6 +49,15 @@ class Gpu:
     def event(self) -> Any:
         return self._cuda.Event()
 
+    def new_stream(self) -> Any:
+        """One more, beside the shard's."""
+        self.use()
+        return self._cuda.Stream()
+
+    def counters(self, address: int, count: int) -> Any:
+        """Counters in `count` bytes of mapped memory, which streams wait for and write."""
+        return self._cuda.SharedCounters(address, count)
+
     def host_path(self, kernels: Any, rows: int, depth: int) -> Any:
         """Between device memory and `depth` payloads in pinned memory, for at most `rows` rows."""
         return self._cuda.HostPath(kernels, rows, depth)
@@ -100,7 +109,7 @@ class RowRing:
     """Places for rows on a GPU, taken in turn; a place grows where more rows come than it holds."""
 
     def __init__(self, gpu: Gpu, depth: int, row_bytes: int) -> None:
-        self._gpu, self._row_bytes, self._turn = gpu, row_bytes, 0
+        self._gpu, self.row_bytes, self._turn = gpu, row_bytes, 0
         self._places = [_Place(None, 0, gpu.event(), gpu.event()) for _ in range(depth)]
 
     def take(self, rows: int, width: int, dtype: "np.dtype[Any]") -> DeviceRows:
@@ -110,7 +119,7 @@ class RowRing:
         if place.rows < rows:
             place.read.synchronize()
             place.rows = 1 << (rows - 1).bit_length()
-            place.memory = self._gpu.memory(place.rows * self._row_bytes)
+            place.memory = self._gpu.memory(place.rows * self.row_bytes)
         return DeviceRows(
             gpu=self._gpu,
             address=int(place.memory.address),

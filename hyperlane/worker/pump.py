@@ -24,6 +24,7 @@ from hyperlane.transport.frame import (
     row_positions,
 )
 from hyperlane.transport.link import Receiver, Sender
+from hyperlane.transport.shortcut import Landing, Shortcut
 from hyperlane.worker.codecs import EpochCodecs
 from hyperlane.worker.device_path import DevicePath
 from hyperlane.worker.gpu import DeviceRows
@@ -48,6 +49,7 @@ class Pump:
 
     overlap: decode the next step and send the last one in a second thread, where steps wait.
     device: decodes and encodes rows on the session's GPU.
+    shortcut, landing: how rows go out, and come in, past the sockets; closed at the end is the former.
     """
 
     receiver: Receiver
@@ -59,6 +61,8 @@ class Pump:
     dtype: DTypeLike
     overlap: bool = False
     device: DevicePath | None = None
+    shortcut: Shortcut | None = None
+    landing: Landing | None = None
     send_timeout_s: float = 60.0
     _fp16_bytes: int = field(default=0)
     _used: dict[str, None] = field(default_factory=dict)  # names of codecs, in order of first use
@@ -67,6 +71,13 @@ class Pump:
     def run(self, stop: Event) -> None:
         """Until `stop` is set; raises TransportError when the next of the chain is gone."""
         gc.freeze()  # what lives by now lives on: the collector need not walk it between two steps
+        try:
+            self._run(stop)
+        finally:
+            if self.shortcut is not None:
+                self.shortcut.close()
+
+    def _run(self, stop: Event) -> None:
         if self.overlap:
             overlapped(self, stop)
             return
@@ -156,6 +167,9 @@ class Pump:
         """Token ids [R] or hidden rows [R, D] of a frame."""
         if frame.kind == Kind.TOKENS:
             return np.frombuffer(frame.payload, np.dtype("<i4")).astype(np.int64)
+        if frame.kind == Kind.PLACED and self.landing is not None:
+            placed: NDArray[np.floating] | DeviceRows = self.landing.rows(frame)
+            return placed
         if frame.kind != Kind.HIDDEN:
             raise WorkerError(f"a frame of kind {frame.kind} came where tokens or hidden states belong")
         if self.device is not None:
@@ -171,10 +185,14 @@ class Pump:
     def _result_frame(self, frame: Frame, result: StepResult, prefill: bool) -> Frame:
         if result.hidden_RD is not None:
             rows, width = result.hidden_RD.shape
-            codec = self.codecs.prefill if prefill else self.codecs.decode
-            payload = self._encoded(result.hidden_RD, codec, frame)
             self._fp16_bytes += rows * width * 2
+            placed = None if self.shortcut is None else self.shortcut.place(result.hidden_RD, self.send_timeout_s)
+            if self.shortcut is not None and placed is not None:
+                self._used[self.shortcut.name] = None
+                return _answer(frame, Kind.PLACED, 0, rows, width, memoryview(placed))
+            codec = self.codecs.prefill if prefill else self.codecs.decode
             self._used[codec.name] = None
+            payload = self._encoded(result.hidden_RD, codec, frame)
             return _answer(frame, Kind.HIDDEN, codec.id, rows, width, payload)
         if result.logits_NV is not None:
             rows, width = result.logits_NV.shape
