@@ -211,5 +211,6 @@ class DeviceSide:
 
 def refuse_float32(types: Mapping[str, str]) -> None:
     """WorkerError for a shard with fused FP32 attention, which onnxruntime has no CUDA kernels for. Types by input."""
-    if any(name.startswith("past_") and kind != "tensor(float16)" for name, kind in types.items()):
-        raise WorkerError("a GPU takes shards in FP16; deploy again, or set model.dtype=float16")
+    fused = "seqlens_k" in types
+    if fused and any(name.startswith("past_") and kind != "tensor(float16)" for name, kind in types.items()):
+        raise WorkerError("a GPU takes fused attention in FP16 only; deploy again, or set model.dtype=float16")

@@ -99,6 +99,7 @@ class Session:
             raise WorkerError(f"cannot load the shard {graph_path.name}: {one_line(error)[:300]}") from error
         inputs = {value.name: value for value in self._session.get_inputs()}
         self.is_first, self.is_last = "input_ids" in inputs, "output_rows" in inputs
+        self._is_fused = "seqlens_k" in inputs  # attention as one operator, which wants lengths
         self._rows_input = inputs["input_ids" if self.is_first else "hidden_in"]
         self._outputs = {value.name: value for value in self._session.get_outputs()}
         if self._device is not None:
@@ -337,7 +338,8 @@ class Session:
             outputs={},
         )
         inputs = {self._rows_input.name: rows_BS, "position_ids": call.positions_BS}
-        inputs |= {"seqlens_k": call.seqlens_k_B, "total_sequence_length": call.total_length}
+        if self._is_fused:
+            inputs |= {"seqlens_k": call.seqlens_k_B, "total_sequence_length": call.total_length}
         if self.is_last:
             inputs["output_rows"] = call.output_rows_N
         for name, array in inputs.items():
@@ -353,7 +355,8 @@ class Session:
     def _new_device_call(self, device: DeviceSide, batch: "_Batch", outputs: int, want_logits: bool) -> "_Call":
         B, S, binding = batch.slots, batch.length, self._session.io_binding()
         shapes: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {"position_ids": ((B, S), np.int64)}
-        shapes["seqlens_k"] = ((B,), np.int32)
+        if self._is_fused:
+            shapes["seqlens_k"] = ((B,), np.int32)
         if self.is_first:
             shapes["input_ids"] = ((B, S), np.int64)
         if self.is_last:
@@ -374,14 +377,15 @@ class Session:
             binding.bind_output("hidden_out", *place, hidden.type, (B, S, width), device.hidden_out)
         # What a step's longest sequence holds; a captured graph goes on using it, so that it is the most.
         total_length = np.full((), self._context + 1, np.int32)
-        binding.bind_input("total_sequence_length", "cpu", 0, np.int32, (), total_length.ctypes.data)
+        if self._is_fused:
+            binding.bind_input("total_sequence_length", "cpu", 0, np.int32, (), total_length.ctypes.data)
         self._bind_caches(binding, place, batch)
         arrays = side.inputs.arrays
         return _Call(
             binding=binding,
             rows_BS=arrays.get("input_ids"),
             positions_BS=arrays["position_ids"],
-            seqlens_k_B=arrays["seqlens_k"],
+            seqlens_k_B=arrays.get("seqlens_k", np.empty(B, np.int32)),
             total_length=total_length,
             output_rows_N=arrays.get("output_rows", np.empty(outputs, np.int64)),
             outputs=side.outputs.arrays,

@@ -37,7 +37,8 @@ def test_rows_on_a_gpu_are_copied_where_the_host_wants_them() -> None:
 def test_fused_attention_in_fp32_is_refused_with_what_to_do() -> None:
     refuse_float32({"past_key.0": "tensor(float16)", "hidden_in": "tensor(float16)"})
     with pytest.raises(WorkerError, match=r"set model\.dtype=float16"):
-        refuse_float32({"past_key.0": "tensor(float)"})
+        refuse_float32({"past_key.0": "tensor(float)", "seqlens_k": "tensor(int32)"})
+    refuse_float32({"past_key.0": "tensor(float)"})  # attention in pieces
 
 
 @pytest.mark.skipif(cuda() is not None, reason="a GPU is there")

@@ -17,6 +17,11 @@ from hyperlane.worker.gpu import on_host
 from hyperlane.worker.session import Session, StepResult
 
 
+def is_fused(manifest: Manifest, device: str) -> bool:
+    """Whether attention can be one operator there: in FP32 on a GPU it cannot."""
+    return manifest.dtype == "float16" or not device.startswith("cuda")
+
+
 class BareChain:
     """Shards one behind another. Between two on one GPU hidden states stay there."""
 
@@ -33,7 +38,7 @@ class BareChain:
     ) -> None:
         self._shards = []
         for start, stop in itertools.pairwise(bounds):
-            graph: Path = store.path(store.put(assemble(manifest, store, start, stop)).sha256)
+            graph: Path = store.path(store.put(assemble(manifest, store, start, stop, fused=is_fused(manifest, device))).sha256)
             self._shards.append(Session(graph, slots=slots, context=context, threads=4, device=device, graphs=graphs))
 
     def step(self, runs: Sequence[Run], ids: Sequence[int], want_logits: bool = False) -> StepResult:
