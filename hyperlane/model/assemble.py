@@ -58,7 +58,7 @@ def assemble(
     Inputs: `input_ids` int64 [B, S] or `hidden_in` [B, S, D]; `position_ids` int64 [B, S]; in the last shard
     `output_rows` int64 [N]. With operators B is 1, `row_slots` int64 [S] says whose each row is, and layer i has
     `past_key.i` and `past_value.i` uint8 [slots, heads, L, bytes a position]; L in whole tiles (see attention.py).
-    Without, caches [B, heads, L, head_dim] and, for fused attention, `seqlens_k` int32 [B], `total_sequence_length` int32.
+    Without, caches [B, heads, L, head_dim]; and for fused attention `seqlens_k` int32 [B] and `total_sequence_length`.
     Outputs: `hidden_out` [B, S, D], or `logits` [N, V], `candidate_ids` and `candidate_logits` [N, K],
     `logsumexp` [N]; for layer i `present_key.i` and `present_value.i`.
     Raises StoreError where the store lacks a graph.

@@ -9,8 +9,8 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.helper import get_attribute_value, make_node
 
-from hyperlane.model.fuse import DOMAIN
 from hyperlane.model import unfused
+from hyperlane.model.fuse import DOMAIN
 from hyperlane.model.fuse_half import fuse_half
 from hyperlane.quantization.reference import BLOCK, TILE
 
@@ -246,7 +246,7 @@ class _Pieces:
         self._writer = writer
 
     def add(self, kind: str, inputs: list[str], **attributes: object) -> str:
-        return self._writer._add(kind, inputs, **attributes)
+        return self._writer._add_several(1, kind, inputs, domain="", **attributes)[0]
 
     def whole(self, *values: int) -> str:
         return self._writer._constant(list(values), np.int64)

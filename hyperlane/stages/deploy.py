@@ -5,19 +5,22 @@ from collections.abc import Sequence
 import trio
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from hyperlane.artifacts import Blob, Deployment, Manifest, Placement, Plan, Shard, WorkerInfo
+from hyperlane.artifacts import Blob, Deployment, GpuWeights, Manifest, Placement, Plan, Shard, WorkerInfo
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import ShardSpec
 from hyperlane.errors import ClusterError
 from hyperlane.model.assemble import assemble, shard_blobs
 from hyperlane.model.store import LayerStore
+from hyperlane.quantization.auto import Auto
+from hyperlane.quantization.none import NoQuantization
 from hyperlane.report import describe
-from hyperlane.stages import links, selftest
+from hyperlane.stages import links, selftest, weights
 from hyperlane.stages.context import Context
+from hyperlane.stages.workload import workload_of
 from hyperlane.worker.operators import OPERATORS_VERSION
 
 FP16 = "float16"
-"""What GPU workers compute in: onnxruntime's fused attention for CUDA takes nothing wider."""
+"""What GPU workers compute in, but with quantization=none: ONNX Runtime's fused attention takes nothing wider there."""
 
 
 async def run(context: Context) -> Deployment:
@@ -29,7 +32,7 @@ async def run(context: Context) -> Deployment:
         raise ClusterError(
             f"the plan uses worker {missing[0]}, which was not found; run stages=[discover,plan,deploy,generate]"
         )
-    manifests = await _manifests(context, [live[p.worker] for p in plan.placements])
+    manifests, chosen = await _manifests(context, [live[p.worker] for p in plan.placements])
     shards: dict[str, Shard] = {}
     columns = (TextColumn("deploy: {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=context.console, transient=True, disable=not context.console.is_terminal) as bar:
@@ -49,6 +52,7 @@ async def run(context: Context) -> Deployment:
         shards=chain,
         boundaries=selftest.untested(plan) if tested is None else tested.boundaries,
         kl=None if tested is None else tested.kl,
+        gpu_weights=chosen,
         slots=plan.slots,
         context=plan.context,
         hidden_size=manifest.hidden_size,
@@ -60,15 +64,25 @@ async def run(context: Context) -> Deployment:
     return await trio.to_thread.run_sync(links.choose, deployment, context.config)
 
 
-async def _manifests(context: Context, workers: Sequence[WorkerInfo]) -> dict[str, Manifest]:
-    """What each worker's shard is made of: a GPU's is in FP16, exported here where the model's type is another."""
-    half = context.manifest
-    if half.dtype != FP16 and any(_is_gpu(worker) for worker in workers):
-        checkpoint, config = await context.checkpoint(), context.config
+async def _manifests(
+    context: Context, workers: Sequence[WorkerInfo], ask: weights.Ask = weights.ask
+) -> tuple[dict[str, Manifest], GpuWeights | None]:
+    """What each worker's shard is made of: a GPU's is in FP16, exported here where the model's type is another.
+
+    With quantization=none it is in the model's own type. With auto, which weights it has is measured here.
+    """
+    gpus, on_gpus, chosen = [worker for worker in workers if _is_gpu(worker)], context.manifest, None
+    quantization, is_auto = context.config.quantization, isinstance(context.config.quantization, Auto)
+    if gpus and is_auto:
+        workload = workload_of(context.config, context.plan.model.max_positions, 0)
+        quantization, chosen = await weights.choose(context, gpus, workload, len(workers), ask)
+    stays = on_gpus.dtype == FP16 or isinstance(quantization, NoQuantization)
+    if gpus and (is_auto or not stays):
+        checkpoint = await context.checkpoint()
         from hyperlane.model.export import export  # reads torch, which by now is read
 
-        half = await trio.to_thread.run_sync(export, checkpoint, context.store, FP16, config.quantization)
-    return {worker.name: half if _is_gpu(worker) else context.manifest for worker in workers}
+        on_gpus = await trio.to_thread.run_sync(export, checkpoint, context.store, FP16, quantization)
+    return {worker.name: on_gpus if _is_gpu(worker) else context.manifest for worker in workers}, chosen
 
 
 def _is_gpu(worker: WorkerInfo) -> bool:
@@ -81,6 +95,8 @@ def show(context: Context) -> None:
             f"{shard.sent_files} files, {shard.sent_bytes / 2**20:,.1f} MiB sent" if shard.loaded else "already held it"
         )
         context.console.print(f"deploy: {shard.worker} layers {shard.start}:{shard.stop}, {what}")
+    if context.deployment.gpu_weights is not None:
+        context.console.print(f"deploy: {weights.describe(context.deployment.gpu_weights)}")
     for boundary in context.deployment.boundaries:
         context.console.print(f"deploy: after layer {boundary.layer}: {describe(boundary)}")
     if context.deployment.kl is not None:
@@ -135,5 +151,6 @@ def _graph(manifest: Manifest, store: LayerStore, placement: Placement, worker: 
         placement.stop,
         operators=worker.operators == OPERATORS_VERSION,
         kv_bits=plan.model.kv_bits,
+        fused=manifest.dtype == FP16 or not _is_gpu(worker),
     )
     return store.put(content)

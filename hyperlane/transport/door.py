@@ -1,7 +1,7 @@
 """Whether the next worker is on this host, and what two workers of one host say to each other to share memory.
 
-A worker listens on a Unix socket in Linux's abstract namespace, named after its data port's identity. Who connects there
-is on the same host and, as is checked, of the same user. Messages are JSON; file descriptors may come with them.
+A worker listens on a Unix socket in Linux's abstract namespace, named after its data port's identity. Who connects
+there is on the same host and, as is checked, of the same user. Messages are JSON; file descriptors may come with them.
 The connection stays open for as long as the memory is shared, and its end tells the other side.
 """
 

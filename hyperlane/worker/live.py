@@ -33,7 +33,7 @@ def live_parts(
     name: Callable[[], str],
     spawn: Callable[[Callable[[], None]], None],
 ) -> Parts:
-    """`identity` is the data port's; `name` gives the worker's present name; `spawn` runs a pump in a supervised thread."""
+    """`identity` is the data port's; `name` gives the worker's present name; `spawn` runs a pump in its own thread."""
     device = _OnGpu(options, identity) if options.device.startswith("cuda") else None
 
     def open_session(graph: Path, spec: ShardSpec) -> Session:

@@ -1,4 +1,4 @@
-"""Attention in pieces, as GPUs compute it in FP32, gives the logits of the fused one: windows, caps, groups, half-turned heads."""
+"""Attention in pieces, as GPUs compute it in FP32, gives the logits of the fused one: windows, caps, groups."""
 
 from pathlib import Path
 

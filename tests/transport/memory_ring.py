@@ -1,4 +1,4 @@
-"""The double of a shortcut: a ring in POSIX shared memory between two processes of one host, with NumPy arrays as rows."""
+"""The double of a shortcut: a ring in memory that two processes of one host share; rows are NumPy arrays."""
 
 import mmap
 import os

@@ -170,5 +170,3 @@ def until_refused(landing: Landing, frame: Frame) -> None:
             break
         refused.wait(0.01)
     assert refused.is_set()
-
-

@@ -38,7 +38,9 @@ class BareChain:
     ) -> None:
         self._shards = []
         for start, stop in itertools.pairwise(bounds):
-            graph: Path = store.path(store.put(assemble(manifest, store, start, stop, fused=is_fused(manifest, device))).sha256)
+            graph: Path = store.path(
+                store.put(assemble(manifest, store, start, stop, fused=is_fused(manifest, device))).sha256
+            )
             self._shards.append(Session(graph, slots=slots, context=context, threads=4, device=device, graphs=graphs))
 
     def step(self, runs: Sequence[Run], ids: Sequence[int], want_logits: bool = False) -> StepResult:
