@@ -8,6 +8,7 @@ The connection stays open for as long as the memory is shared, and its end tells
 import hashlib
 import json
 import os
+import select
 import socket
 import struct
 import threading
@@ -61,10 +62,9 @@ class Visit:
     def ended(self) -> bool:
         """Whether the other end let go."""
         try:
-            return not self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
+            readable, _, _ = select.select([self._connection], [], [], 0)
+            return bool(readable) and not self._connection.recv(1, socket.MSG_PEEK)
+        except (OSError, ValueError):  # ValueError: closed on this side
             return True
 
     def close(self) -> None:
@@ -80,11 +80,12 @@ class Door:
         """TransportError where such a socket cannot be had."""
         self._serve = serve
         self._visits: set[Visit] = set()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._listener.bind(_address(identity))
             self._listener.listen()
-        except (OSError, AttributeError) as error:
+        except OSError as error:
+            self._listener.close()
             raise TransportError(f"no Unix socket for shortcuts: {one_line(error)}") from error
         self._thread = threading.Thread(target=self._listen, name="door", daemon=True)
         self._thread.start()

@@ -25,8 +25,12 @@ class MemoryShortcut:
 
     def __init__(self, identity: str, dtype: str) -> None:
         self._turn, self._visit = 0, knock(identity)
-        self._visit.say({"rows": dtype})
-        answer, (fd,) = self._visit.hear()
+        try:
+            self._visit.say({"rows": dtype})
+            answer, (fd,) = self._visit.hear()
+        except TransportError:
+            self._visit.close()
+            raise
         self._ring = _Ring(answer["ring"], fd)
 
     def place(self, rows: NDArray[Any], timeout_s: float) -> bytes | None:
@@ -50,16 +54,16 @@ class MemoryShortcut:
 class MemoryLanding:
     def __init__(self, identity: str, dtype: str) -> None:
         self._dtype = np.dtype(dtype)
-        self._rings: dict[int, tuple[_Ring, Visit]] = {}
+        self._rings: dict[int, _Ring] = {}
         self._door = Door(identity, self._serve)
 
     def rows(self, frame: Frame) -> NDArray[Any]:
         number, turn = read_ticket(frame)
         until_s = time.monotonic() + WAIT_S
         while True:
-            if number not in self._rings or time.monotonic() > until_s:
+            ring = self._rings.get(number)
+            if ring is None or time.monotonic() > until_s:
                 raise TransportError(f"step {frame.step} lies in ring {number:x}, which is closed")
-            ring = self._rings[number][0]
             if ring.counters[PLACED] >= turn:
                 break
         rows = ring.place(turn)[: frame.rows * frame.width * self._dtype.itemsize].view(self._dtype).copy()
@@ -76,7 +80,7 @@ class MemoryLanding:
         fd = os.memfd_create("ring")
         os.ftruncate(fd, mmap.PAGESIZE + PLACES * PLACE_BYTES)
         ring = _Ring(secrets.randbits(63), os.dup(fd))
-        self._rings[ring.number] = (ring, visit)
+        self._rings[ring.number] = ring
         try:
             visit.say({"ring": ring.number}, [fd])
             visit.wait_for_end()

@@ -114,8 +114,8 @@ def test_a_sender_that_dies_leaves_nobody_waiting(name: str) -> None:
         ring, turn = read_ticket(first)
         ends.order(2, 2, ticket=ticket(ring, turn + 1).hex())  # of rows that never come
         promised = ends.receiver.recv(WAIT_S)
-        waiting = threading.Thread(target=lambda: outcomes.append(outcome(ends.landing, promised)))
         outcomes: list[str] = []
+        waiting = threading.Thread(target=lambda: outcomes.append(outcome(ends.landing, promised)))
         waiting.start()
         ends.process.kill()
         waiting.join(WAIT_S)
