@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +104,7 @@ def chain_of(
     context: int,
     codec: str,
     rows: Path | None = None,
+    shortcut: bool = True,
 ) -> Iterator[Chain]:
     """The chain of shards between `bounds`, one manifest a worker, loaded and wired.
 
@@ -122,7 +123,7 @@ def chain_of(
         dtype=manifest.dtype,
     )
     links = [link_codecs(codec, manifest.hidden_size, rows)] * (len(shards) - 1)
-    with open_chain(deployment, links, OPTIONS) as chain:
+    with open_chain(deployment, links, replace(OPTIONS, shortcut=shortcut)) as chain:
         yield chain
 
 

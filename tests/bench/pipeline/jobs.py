@@ -46,6 +46,8 @@ class Job:
     slots: int = 32
     context: int = 2304
     graphs: bool = True
+    shortcut: bool = True
+    compare: Sequence[str] = ("eager", "compiled")  # of HF
     extra: Sequence[str] = ()
 
 
@@ -69,7 +71,12 @@ def pipeline(job: Job) -> Iterator[tuple[str, float]]:
             after = _sent(driver)
             frames = after[0] - before[0]
             yield f"decode {lanes}x{rows} bytes a frame", (after[1] - before[1]) / max(frames, 1)
+            yield (
+                f"decode {lanes}x{rows} bytes of rows by FP16 a second",
+                (after[2] - before[2]) / max(frames, 1) * (lanes / seconds),
+            )
             before = after
+        yield f"link: {driver.chain.reports()[1].codec}", 0.0
 
 
 def without_links(job: Job) -> Iterator[tuple[str, float]]:
@@ -84,7 +91,7 @@ def without_links(job: Job) -> Iterator[tuple[str, float]]:
         context=job.context,
         graphs=job.graphs,
     )
-    np.save(_rows_file(job), chain.hidden(np.random.default_rng(4).integers(0, manifest.vocab_size, 512).tolist()))
+    _save_rows(job, chain, manifest)
     yield from _prefills(job, lambda n: bare.prefill_s(chain, n, min(job.chunk, n), manifest.vocab_size))
     for batch in job.batches:
         yield f"decode 1x{batch} ms", 1e3 * bare.decode_s(chain, batch, PAST, TIMED)
@@ -99,8 +106,9 @@ def profile(job: Job) -> Iterator[tuple[str, float]]:
     store, (manifest, *_) = _manifests(job)
     bounds = _bounds(manifest, len(job.devices))
     chain = BareChain(manifest, store, bounds, job.devices[0], slots=job.slots, context=job.context, graphs=job.graphs)
+    _save_rows(job, chain, manifest)
     for batch in job.batches:
-        bare.decode_s(chain, batch, PAST, 8)
+        yield f"decode 1x{batch} ms", 1e3 * bare.decode_s(chain, batch, PAST, TIMED)
         with profiled(activities=[ProfilerActivity.CUDA]) as record:
             bare.decode_s(chain, batch, PAST, 8)
         found = sorted(record.key_averages(), key=lambda event: -event.self_device_time_total)
@@ -112,9 +120,9 @@ def transformers(job: Job) -> Iterator[tuple[str, float]]:
     """HF's model of the shape."""
     model = hf.load(job.shape, job.devices)
     yield from _prefills(job, lambda n: hf.prefill_s(model, n))
-    for compiled in (False, True):
+    for compiled in (name == "compiled" for name in job.compare):
         if compiled and len(job.devices) > 1:  # a captured graph is one GPU's
-            break
+            continue
         for batch in job.batches if compiled or len(job.devices) > 1 else job.batches[:1]:
             seconds = hf.decode_s(model, batch, PAST, TIMED, context=PAST + TIMED + 32, compiled=compiled)
             yield f"decode 1x{batch} ms, {'compiled' if compiled else 'eager'}", 1e3 * seconds
@@ -175,6 +183,7 @@ def _chain(job: Job) -> Iterator[tuple[steps.Driver, Manifest]]:
                 context=job.context,
                 codec=job.codec,
                 rows=_rows_file(job),
+                shortcut=job.shortcut,
             ) as chain:
                 yield steps.Driver(chain), manifests[0]
         except BaseException:
@@ -198,6 +207,11 @@ def _prefills(job: Job, measure: Callable[[int], float]) -> Iterator[tuple[str, 
         yield f"prefill {tokens} ms", 1e3 * measure(tokens)
 
 
+def _save_rows(job: Job, chain: BareChain, manifest: Manifest) -> None:
+    ids = np.random.default_rng(4).integers(0, manifest.vocab_size, 512).tolist()
+    np.save(_rows_file(job), chain.hidden(ids))
+
+
 def _rows_file(job: Job) -> Path:
     """Hidden states at the first boundary, which the job `bare` leaves for the codecs of the others."""
     return Path(job.store) / f"hidden-{job.shape}-{len(job.devices)}.npy"
@@ -212,9 +226,9 @@ def _stages(timeline: Timeline) -> Iterator[tuple[str, float]]:
             yield f"worker {index} {name} us", float(span)
 
 
-def _sent(driver: steps.Driver) -> tuple[int, int]:
+def _sent(driver: steps.Driver) -> tuple[int, int, int]:
     report = driver.chain.reports()[1]
-    return report.frames, report.wire_bytes
+    return report.frames, report.wire_bytes, report.fp16_bytes
 
 
 def _forced(job: Job, weights: str, device: str, texts: Any) -> Any:
