@@ -4,6 +4,7 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
@@ -43,6 +44,15 @@ class SharedCounters {
   // What is queued from now on starts once counter `index` is at least `value`.
   void wait(const Stream& stream, std::size_t index, std::uint64_t value) {
     check(wait_(stream.get(), address(index), value, CU_STREAM_WAIT_VALUE_GEQ));
+  }
+  // Waits here, busily, until counter `index` is at least `value`; false where that takes too long.
+  bool hold(std::size_t index, std::uint64_t value, double timeout_s) const {
+    const auto* word = static_cast<const std::uint64_t*>(host_) + index;
+    const auto until = std::chrono::steady_clock::now() + std::chrono::duration<double>(timeout_s);
+    constexpr int kTurns = 256;  // between two looks at the clock
+    for (int turn = 0; __atomic_load_n(word, __ATOMIC_ACQUIRE) < value; ++turn)
+      if (turn % kTurns == kTurns - 1 && std::chrono::steady_clock::now() > until) return false;
+    return true;
   }
   // Once all that was queued before is done, and seen by every device.
   void write(const Stream& stream, std::size_t index, std::uint64_t value) {

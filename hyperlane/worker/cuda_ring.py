@@ -1,9 +1,10 @@
 """The shortcut between GPUs of one host: rows go from GPU memory to GPU memory, within one GPU or between two.
 
 The receiving worker owns the ring, on its GPU, and lets the sending one map it. Two counters in memory that both
-processes share say how many rows were placed and taken; streams wait for them and write them, so that neither host
-waits: a ticket goes out as soon as the copy is queued, and the next shard's step is queued behind it while the shard
-before still computes. At its end the counters are set to what satisfies every wait.
+processes share say how many rows were placed and taken. Streams write them: a ticket goes out as soon as the copy is
+queued, while the shard still computes. Between two GPUs the next shard's step is queued at once, behind a wait of its
+stream. On one GPU, which takes turns between its processes, a waiting stream would use up turns: there the host waits,
+with all prepared but the launch. At the ring's end the counters are set to what satisfies every wait.
 """
 
 import logging
@@ -14,6 +15,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ PLACES = 8
 RELEASED = 1 << 62  # a counter that no wait exceeds
 TRIAL = bytes(range(256))
 TRIAL_S = 3.0
+PATIENCE_S = 60.0  # with a step that another GPU's process has queued
 PLACED, TAKEN = 0, 1  # the counters
 
 log = logging.getLogger(__name__)
@@ -46,7 +49,7 @@ class CudaShortcut:
         self._gpu, self._turn, self._freed = gpu, 0, False
         self._visit = knock(identity)
         try:
-            self._visit.say({"rows": np.dtype(dtype).name})
+            self._visit.say({"rows": np.dtype(dtype).name, "gpu": gpu.name})
             answer, fds = self._visit.hear()
             gpu.use()
             self._counters = Counters(gpu, fds[0])
@@ -121,23 +124,36 @@ class CudaLanding:
         """Queued: a copy, which leaves the place free for the next rows."""
         number, turn = read_ticket(frame)
         ring = self._rings.get(number)
-        size = frame.rows * frame.width * self.dtype.itemsize
-        if ring is None or size > PLACE_BYTES:
-            raise TransportError(f"step {frame.step} lies in ring {number:x}, which is closed")
         row_bytes = frame.width * self.dtype.itemsize
+        if ring is None or frame.rows * row_bytes > PLACE_BYTES:
+            raise _closed(number, frame.step)
         self._gpu.use()
         if self._taken is None or self._taken.row_bytes != row_bytes:
             self._taken = RowRing(self._gpu, self._depth, row_bytes)
-        rows, stream = self._taken.take(frame.rows, frame.width, self.dtype), self._stream
+        if ring.shares_gpu:
+            wait = partial(self._wait, ring, turn, frame.step)
+            return self._taken.take(frame.rows, frame.width, self.dtype, wait)
+        rows = self._taken.take(frame.rows, frame.width, self.dtype)
+        self._queue(ring, turn, frame.step, rows)
+        return rows
+
+    def _wait(self, ring: "_Ring", turn: int, step: int, rows: DeviceRows) -> None:
+        if not ring.counters.hold(PLACED, turn):
+            raise TransportError(f"the rows of step {step} did not come")
+        self._gpu.use()
+        self._queue(ring, turn, step, rows)
+
+    def _queue(self, ring: "_Ring", turn: int, step: int, rows: DeviceRows) -> None:
+        """Copy rows out of the ring."""
+        stream = self._stream
         with ring.lock:
             if ring.closed:
-                raise TransportError(f"step {frame.step} lies in ring {number:x}, which is closed")
+                raise _closed(ring.number, step)
             stream.wait(rows.read)
             ring.counters.wait(stream, PLACED, turn)
-            stream.copy(rows.address, ring.memory.address + turn % PLACES * PLACE_BYTES, size)
+            stream.copy(rows.address, ring.memory.address + turn % PLACES * PLACE_BYTES, len(rows) * rows.row_bytes)
             ring.counters.write(stream, TAKEN, turn)
         rows.there.record(stream)
-        return rows
 
     def close(self) -> None:
         self._door.close()
@@ -150,7 +166,7 @@ class CudaLanding:
         if offer.get("rows") != self.dtype.name:
             raise TransportError(f"rows of {offer.get('rows')} where this worker computes in {self.dtype.name}")
         self._gpu.use()
-        ring = _attempted("no room for a ring", _Ring, self._gpu)
+        ring: _Ring = _attempted("no room for a ring", _Ring, self._gpu, offer.get("gpu") == self._gpu.name)
         try:
             visit.say({"ring": ring.number, "memory": self._gpu.export(ring.memory).hex()}, [ring.fd])
             self._try(visit, ring)
@@ -196,6 +212,10 @@ class Counters:
     def write(self, stream: Any, index: int, value: int) -> None:
         self._native.write(stream, index, value)
 
+    def hold(self, index: int, value: int) -> bool:
+        """Wait on the host; False where it takes too long."""
+        return bool(self._native.hold(index, value, PATIENCE_S))
+
     def release(self) -> None:
         """End all waits, the other process's too."""
         self.words[:] = RELEASED
@@ -209,6 +229,7 @@ class _Ring:
     """Places on a GPU, and the counters."""
 
     gpu: Gpu
+    shares_gpu: bool  # with the sender
     number: int = field(default_factory=lambda: secrets.randbits(63))
     closed: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -247,6 +268,10 @@ def open_shortcut(gpu: Gpu, identity: str, dtype: DTypeLike) -> CudaShortcut | N
     except TransportError as error:
         log.info("no shortcut to %s: %s", identity.partition("#")[0], error)
         return None
+
+
+def _closed(ring: int, step: int) -> TransportError:
+    return TransportError(f"step {step} lies in ring {ring:x}, which is closed")
 
 
 def _attempted(failure: str, make: Any, *args: Any) -> Any:

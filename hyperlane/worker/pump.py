@@ -2,6 +2,7 @@
 
 import gc
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event
 from time import monotonic_ns
@@ -41,6 +42,8 @@ NO_POSITIONS = np.empty(0, np.uint32)
 """Raw rows do not depend on where they stand."""
 KEPT_STEPS = 16384
 """Records of the latest steps: about 5 MB at most."""
+GpuTime = Callable[[], tuple[int, int]] | None
+"""When a step was on a GPU; None: the host's own times tell."""
 
 
 @dataclass(slots=True)
@@ -66,7 +69,7 @@ class Pump:
     send_timeout_s: float = 60.0
     _fp16_bytes: int = field(default=0)
     _used: dict[str, None] = field(default_factory=dict)  # names of codecs, in order of first use
-    _records: deque[StepRecord] = field(default_factory=lambda: deque(maxlen=KEPT_STEPS))
+    _records: deque[tuple[StepRecord, GpuTime]] = field(default_factory=lambda: deque(maxlen=KEPT_STEPS))
 
     def run(self, stop: Event) -> None:
         """Until `stop` is set; raises TransportError when the next of the chain is gone."""
@@ -99,7 +102,7 @@ class Pump:
 
     def records(self) -> tuple[StepRecord, ...]:
         """The latest steps, in the order in which they were sent; for when none is under way."""
-        return tuple(self._records)
+        return tuple(record if gpu_ns is None else _on_gpu(record, *gpu_ns()) for record, gpu_ns in self._records)
 
     # --- the stages of a step, in this order ----------------------------------------------------------------
 
@@ -147,12 +150,12 @@ class Pump:
         rows, prefill = 0, is_prefill(runs)
         if result is not None:
             rows = len(work.rows) if work.rows is not None else 0
-            work.result = work.rows = None
+            work.gpu_ns, work.result, work.rows = result.gpu_ns, None, None
             frame = self._result_frame(frame, result, prefill)
         work.encoded_ns = monotonic_ns()
         self.sender.send(frame, timeout_s=self.send_timeout_s)
         if rows or frame.kind == Kind.FORK:
-            self._records.append(work.record(rows, prefill, monotonic_ns()))
+            self._records.append((work.record(rows, prefill, monotonic_ns()), work.gpu_ns))
 
     def _fail(self, work: Work, error: HyperlaneError) -> None:
         begin = "worker "
@@ -212,6 +215,13 @@ class Pump:
 def is_prefill(runs: tuple[Run, ...]) -> bool:
     """Whether a step takes in a prompt; drafts want all their rows."""
     return any(run.outputs < run.count for run in runs)
+
+
+def _on_gpu(record: StepRecord, started_ns: int, computed_ns: int) -> StepRecord:
+    """The host only queues a step: it takes as long as the GPU says, and what follows ends no sooner."""
+    later = {name: max(getattr(record, name), computed_ns) for name in ("encoding_ns", "encoded_ns", "sent_ns")}
+    started_ns = max(started_ns, record.decoded_ns)
+    return record._replace(started_ns=started_ns, computed_ns=max(started_ns, computed_ns), **later)
 
 
 def _answer(frame: Frame, kind: Kind, codec: int, rows: int, width: int, payload: memoryview) -> Frame:

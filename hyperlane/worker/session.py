@@ -7,9 +7,9 @@ slot, several tokens).
 
 import importlib.metadata
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class StepResult:
     logits_NK: NDArray[np.float32] | None = None  # of the candidates `ids_NK`, the largest first
     logsumexp_N: NDArray[np.float32] | None = None  # over the whole vocabulary
     logits_NV: NDArray[np.float32] | None = None
+    gpu_ns: Callable[[], tuple[int, int]] | None = None  # when a GPU began and ended it, for when it is over
 
 
 class Session:
@@ -147,7 +148,8 @@ class Session:
             wanted = {name: self._outputs[name] for name in self._wanted(want_logits)}
             kinds = {name: (_TYPES[v.type], v.shape[-1] if len(v.shape) > 1 else None) for name, v in wanted.items()}
             found = self._ragged.run(runs, rows, kinds)
-            return StepResult(**{_RESULTS[name]: array for name, array in found.items()})
+            arrays: dict[str, Any] = {_RESULTS[name]: array for name, array in found.items()}
+            return StepResult(**arrays)
         result = self._new_result(len(rows), sum(run.outputs for run in runs), want_logits)
         row_starts = [0, *accumulate(run.count for run in runs)]
         output_starts = [0, *accumulate(run.outputs for run in runs)]
@@ -181,10 +183,11 @@ class Session:
             device.upload(call.device, pieces)
             self._session.run_with_iobinding(call.binding, call.device.options)
             device.download(call.device, pieces)
+            gpu_ns = device.computed()
             if self.is_last:
                 device.gpu.stream.synchronize()
                 self._collect(call, batch, runs, result, row_starts, output_starts)
-        return result if self.is_last else StepResult(hidden_RD=device.end())
+        return replace(result, gpu_ns=gpu_ns) if self.is_last else StepResult(hidden_RD=device.end(), gpu_ns=gpu_ns)
 
     def wait(self) -> None:
         """Until everything that was queued is done."""
@@ -291,7 +294,7 @@ class Session:
             wanted += run.outputs
 
     def _new_result(self, rows: int, outputs: int, want_logits: bool) -> StepResult:
-        fields = {}
+        fields: dict[str, Any] = {}
         for name in self._wanted(want_logits):
             value = self._outputs[name]
             shape = (rows, value.shape[-1]) if name == "hidden_out" else (outputs, *value.shape[1:])

@@ -120,8 +120,7 @@ def test_a_sender_that_dies_leaves_nobody_waiting(name: str) -> None:
         ends.process.kill()
         waiting.join(WAIT_S)
         assert not waiting.is_alive()
-        # Streams cannot be told of an error: on a GPU some rows come, of an epoch that is over.
-        assert outcomes == ["rows" if name == "cuda" else "refused"]
+        assert outcomes == ["refused"]
         until_refused(ends.landing, promised)
 
 
