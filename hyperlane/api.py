@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -29,6 +30,7 @@ from hyperlane.generate.text import Prompt
 from hyperlane.rundir import RunDir
 from hyperlane.stages import STAGES, Context
 from hyperlane.stages.generate import encode, limits, open_engine, sampling
+from hyperlane.stages.moving import moving
 
 if TYPE_CHECKING:
     from hyperlane.generate.tokenizer import Tokenizer
@@ -158,7 +160,7 @@ async def _deploy_and_answer(config: Config, ready: "Future[_Open]") -> None:
 
 def _answer(context: Context, tokenizer: "Tokenizer", ready: "Future[_Open]") -> None:
     config, deployment = context.config, context.deployment
-    with open_engine(config, deployment, tokenizer) as (engine, _):
+    with open_engine(config, deployment, tokenizer, partial(moving, context)) as (engine, _):
         ready.set_result(_Open(config, deployment, engine, tokenizer))
         engine.serve(trio.from_thread.check_cancelled)
 

@@ -444,13 +444,23 @@ class WorkerRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """Layers that moved while requests were alive; for `seconds` no token came."""
+
+    reason: str
+    workers: tuple[WorkerRange, ...]  # from then on
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """All requests of a run, the links they crossed, and who computed what."""
+    """All requests of a run, the links they crossed, and who computed what at its end."""
 
     requests: tuple[GeneratedText, ...]
     links: tuple[LinkReport, ...] = measured()
     workers: tuple[WorkerRange, ...]
     accuracy: Accuracy | None = field(default=None, metadata=_MEASURED)  # where the plan's figures were measured
+    moves: tuple[Move, ...] = measured(default=())
 
 
 # --- JSON and digests -------------------------------------------------------------------------------------------

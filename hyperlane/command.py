@@ -100,15 +100,16 @@ def _job(composed: DictConfig) -> float:
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir).resolve()
     figures: dict[str, str] = {}
-    failure, seconds = "", math.inf
+    failure, exit_code, seconds = "", 1, math.inf
     try:
         figures, seconds = _run_stages(composed, folder)
+        exit_code = 0
     except HyperlaneError as error:
-        failure = one_line(error)
+        failure, exit_code = one_line(error), error.exit_code
         raise
     finally:
         if settings.mode == RunMode.MULTIRUN:
-            row = make_row(settings.job.num, list(settings.overrides.task), figures, failure, folder)
+            row = make_row(settings.job.num, list(settings.overrides.task), figures, failure, exit_code, folder)
             write_row(Path(settings.sweep.dir), row)
     print(f"run: {folder}", flush=True)
     return seconds

@@ -28,6 +28,7 @@ from hyperlane.config import (
     Goal,
     Measure,
     Model,
+    Replan,
     SimulatedLoad,
     Store,
     Transport,
@@ -56,7 +57,7 @@ class _Root:
     measure: Measure = Measure.auto
     explain: bool = False
     learn: bool = True
-    offer_above: float = 1.5
+    replan: Replan = field(default_factory=Replan)
     minimize: Goal = Goal.token_s
     simulate: SimulatedLoad = field(default_factory=SimulatedLoad)
     generate: Generate = field(default_factory=Generate)

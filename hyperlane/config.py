@@ -53,6 +53,14 @@ class Goal(Enum):
     ttft_s = "ttft_s"  # to a request's first token, the median
 
 
+class Replanning(Enum):
+    """What a worker that is slower than predicted leads to."""
+
+    off = "off"
+    offer = "offer"  # a line after the run
+    move = "move"  # layers go to other workers while requests live
+
+
 class Dtype(Enum):
     float32 = "float32"
     float16 = "float16"
@@ -149,6 +157,18 @@ class SimulatedLoad:
 
 
 @dataclass(kw_only=True, slots=True)
+class Replan:
+    """When a worker counts as slow, and what a new plan must save to be worth it."""
+
+    mode: Replanning = Replanning.offer
+    above: float = 1.5
+    gain: float = 0.1
+    after_s: float = 5.0
+    pause_s: float = 60.0
+    every_s: float = 1.0
+
+
+@dataclass(kw_only=True, slots=True)
 class Insecure:
     allow_lan: bool = False
 
@@ -189,7 +209,7 @@ class Config:
     measure: Measure
     explain: bool
     learn: bool
-    offer_above: float
+    replan: Replan
     minimize: Goal
     simulate: SimulatedLoad
     generate: Generate
@@ -228,7 +248,12 @@ def check(config: Config) -> None:
         "more than 0",
     )
     _require(transport.step_timeout_s > 0, "transport.step_timeout_s", transport.step_timeout_s, "more than 0")
-    _require(config.offer_above > 1, "offer_above", config.offer_above, "more than 1")
+    replan = config.replan
+    _require(replan.above > 1, "replan.above", replan.above, "more than 1")
+    _require(0 <= replan.gain < 1, "replan.gain", replan.gain, "0 to less than 1")
+    _require(replan.after_s >= 0, "replan.after_s", replan.after_s, "0 or more")
+    _require(replan.pause_s >= 0, "replan.pause_s", replan.pause_s, "0 or more")
+    _require(replan.every_s > 0, "replan.every_s", replan.every_s, "more than 0")
     load = config.simulate
     _require(load.requests >= 1, "simulate.requests", load.requests, "1 or more")
     _require(load.rate_per_s >= 0, "simulate.rate_per_s", load.rate_per_s, "0 (all at once) or more")

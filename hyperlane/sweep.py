@@ -27,15 +27,19 @@ class Row:
     overrides: dict[str, str]
     figures: dict[str, str]
     failure: str
+    exit_code: int
     folder: str
 
 
-def make_row(job: int, overrides: Sequence[str], figures: dict[str, str], failure: str, folder: Path) -> Row:
+def make_row(
+    job: int, overrides: Sequence[str], figures: dict[str, str], failure: str, exit_code: int, folder: Path
+) -> Row:
     return Row(
         job=job,
         overrides={key: str(parse_value(key, text)) for key, text in _split(overrides)},
         figures=figures,
         failure=failure,
+        exit_code=exit_code,
         folder=str(folder),
     )
 
@@ -90,7 +94,7 @@ _ASIDE = re.compile(r" \([^()]*\)")
 
 
 class ResultsTable(Callback):
-    """Hydra's hook at the end of a sweep: writes results.csv into the sweep's folder and prints the table."""
+    """Hydra's hook at the end of a sweep: results.csv in the sweep's folder, the table, the worst job's exit code."""
 
     def __reduce__(self) -> tuple[Callable[[], "ResultsTable"], tuple[()]]:
         return in_a_process_of_its_own, ()
@@ -111,6 +115,9 @@ class ResultsTable(Callback):
         Console(highlight=False, markup=False).print(table)
         print(f"results: {sweep_dir / 'results.csv'}", flush=True)
         _end_processes()
+        code = max(row.exit_code for row in found)
+        if code:  # of jobs in other processes too; Hydra lets no other exception of a hook through
+            sys.exit(code)
 
 
 def _end_processes() -> None:

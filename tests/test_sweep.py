@@ -8,7 +8,7 @@ from hyperlane.sweep import Row, for_a_terminal, make_row, table_of
 def job(number: int, codec: str, bytes_said: str, failure: str = "") -> Row:
     figures = {"workers": "2", "codec": codec, "bytes on the wire": bytes_said} if not failure else {}
     return make_row(
-        number, [f"transport/codec={codec[:2]}", "prompt='a (b)'"], figures, failure, Path(f"/runs/{number}")
+        number, [f"transport/codec={codec[:2]}", "prompt='a (b)'"], figures, failure, 0, Path(f"/runs/{number}")
     )
 
 

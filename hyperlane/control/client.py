@@ -116,13 +116,16 @@ class ControlClient:
         *,
         progress: transfer.Progress = lambda sent_bytes, total_bytes: None,
         load_timeout_s: float = 60.0,
+        files_only: bool = False,
     ) -> Loaded:
         """Send what the worker lacks, from where an interrupted transfer stopped, and load the shard.
+
+        With `files_only` nothing is loaded, and the shard held goes on.
 
         `path_of(sha256)` says where a file lies here; `progress(sent_bytes, total_bytes)` runs in a thread.
         A broken link or a damaged file is tried again a few times.
         """
-        return await transfer.load_shard(self, spec, path_of, progress, load_timeout_s)
+        return await transfer.load_shard(self, spec, path_of, progress, load_timeout_s, files_only=files_only)
 
     def send_files(self, requests: Iterator[Any], timeout_s: float) -> Call[Any]:
         """One LoadShard stream as `transfer` makes it."""

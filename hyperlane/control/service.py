@@ -84,7 +84,7 @@ class _Service(WorkerServicer):  # type: ignore[misc]  # generated, untyped
             intake = self._worker.intake(spec)
             for request in requests:
                 intake.add(request.chunk.sha256, request.chunk.offset, request.chunk.data)
-            loaded, load_s = self._worker.load(spec)
+            loaded, load_s = (False, 0.0) if first.files_only else self._worker.load(spec)
             return pb.LoadShardReply(
                 loaded=loaded, received_files=intake.files, received_bytes=intake.bytes, load_s=load_s
             )

@@ -27,10 +27,16 @@ BACKOFF_S = 0.2  # doubled after each attempt
 
 
 async def load_shard(
-    client: ControlClient, spec: ShardSpec, path_of: PathOf, progress: Progress, load_timeout_s: float
+    client: ControlClient,
+    spec: ShardSpec,
+    path_of: PathOf,
+    progress: Progress,
+    load_timeout_s: float,
+    *,
+    files_only: bool,
 ) -> Loaded:
     """See `ControlClient.load_shard`."""
-    sent = _Sent()
+    sent = _Sent(files_only)
     for attempt in range(ATTEMPTS):
         try:
             return await _attempt(client, spec, path_of, progress, load_timeout_s, sent)
@@ -45,6 +51,7 @@ async def load_shard(
 class _Sent:
     """What went out over all attempts."""
 
+    files_only: bool
     files: set[str] = field(default_factory=set)
     bytes: int = 0
 
@@ -88,7 +95,7 @@ def _requests(
     spec: ShardSpec, lacking: Sequence[_Lack], path_of: PathOf, progress: Progress, sent: _Sent
 ) -> Iterator[Any]:
     """The header, then the chunks. Runs in a thread of gRPC's."""
-    yield pb.LoadShardRequest(header=messages.header_to_message(spec))
+    yield pb.LoadShardRequest(header=messages.header_to_message(spec), files_only=sent.files_only)
     total_bytes = sum(lack.blob.bytes - lack.offset for lack in lacking)
     done_bytes = 0
     for lack in lacking:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hyperlane.artifacts import GeneratedText
 from hyperlane.errors import HyperlaneError, RequestError, StepError, TablesError
 from hyperlane.generate.sampling import Sampling, greedy, sample
-from hyperlane.generate.scheduler import Account, Draw, Scheduler, check_length
+from hyperlane.generate.scheduler import Account, Draw, Scheduler, Shape, check_length
 from hyperlane.generate.step import Step, Use
 from hyperlane.generate.text import Limits, Prompt, Text, TokenDecoder
 
@@ -46,6 +46,19 @@ class StepChain(Protocol):
 
     def rewire(self, mismatch: TablesError) -> None:
         """Begin anew without the tables that a receiver lacks; what was in flight does not come back."""
+
+
+class Mover(Protocol):
+    """May put other workers or layers in the chain's place between two steps."""
+
+    def observe(self, step: Step) -> None:
+        """A step whose result came."""
+
+    def turn(self) -> Shape | None:
+        """The shape of the chain that took the old one's place; what was in flight does not come back."""
+
+    def mend(self, error: HyperlaneError) -> Shape | None:
+        """The same after the chain broke; None where it stays broken."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +90,7 @@ class Engine:
     stop_ids: frozenset[int]
     open_decoder: Callable[[], TokenDecoder]
     queue: int = 256  # requests that may wait for a slot
+    mover: Mover | None = None
     _tickets: dict[int, Ticket] = field(default_factory=dict)  # of requests in the scheduler
     _whole: set[int] = field(default_factory=set)  # of those, which need whole rows
     _sent: deque[Step] = field(default_factory=deque)
@@ -184,12 +198,26 @@ class Engine:
         """Send what is ready, show what was chosen before, then take one result."""
         check()
         self._take_in()
+        try:
+            if self.mover is not None and (shape := self.mover.turn()) is not None:
+                self._begin_anew(shape)
+            self._send()
+            self._show()
+            self._receive()
+        except HyperlaneError as error:  # of the chain
+            shape = None if self.mover is None else self.mover.mend(error)
+            if shape is None:
+                raise
+            self._begin_anew(shape)
+
+    def _send(self) -> None:
         while (step := self.scheduler.next_step()) is not None:
             whole = bool(self._whole) and any(owner.request in self._whole for owner in step.owners)
             self.chain.send(step, whole_rows=whole)
             self._alone_s = None if self._sent else time.perf_counter()
             self._sent.append(step)
-        self._show()
+
+    def _receive(self) -> None:
         if not self._sent:
             return
         try:
@@ -202,12 +230,15 @@ class Engine:
             return
         except TablesError as mismatch:
             self.chain.rewire(mismatch)
-            self._sent.clear()
-            self.scheduler.restart()
+            self._begin_anew()
             return
         step = self._sent.popleft()
         self._observe(step)
         self._ended += self.scheduler.complete(step, self._draws(rows))
+
+    def _begin_anew(self, shape: Shape | None = None) -> None:
+        self._sent.clear()
+        self.scheduler.restart(shape)
 
     def _take_in(self) -> None:
         if not self._arrived and not self._cancelled:
@@ -276,7 +307,9 @@ class Engine:
             self._resolve(number, error)
 
     def _observe(self, step: Step) -> None:
-        """Tell the speculation what a step took that was alone in the chain."""
+        """Tell the speculation what a step took that was alone in the chain, and the mover that it came."""
+        if self.mover is not None:
+            self.mover.observe(step)
         drafts, begun_s = self.scheduler.drafts, self._alone_s
         if drafts is not None and begun_s is not None and step.use is Use.DECODE and len(step.runs) == 1:
             drafts.observe(step.runs[0].count, time.perf_counter() - begun_s)

@@ -51,6 +51,14 @@ class Account:
     accepted_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Of a chain: its workers, and the lanes that keep them busy."""
+
+    hops: int
+    lanes: int
+
+
 @dataclass(slots=True, eq=False)
 class _Sequence:
     """`sent` positions are in the chain: of `tokens`, and of the `guess` behind them."""
@@ -170,8 +178,11 @@ class Scheduler:
             self._slots.forget(slot)
         return [self._end(sequence) for sequence in list(self._running.values()) if sequence.slot in unknown]
 
-    def restart(self) -> None:
-        """Nothing that is in flight comes back: sequences are prefilled again as far as they got, and go on."""
+    def restart(self, shape: Shape | None = None) -> None:
+        """Nothing that is in flight comes back: sequences are prefilled again as far as they got, and go on.
+
+        `shape`: of the chain that follows, where it is another.
+        """
         for sequence in reversed(list(self._running.values())):
             self._slots.release(sequence.slot)
             sequence.guess.clear()
@@ -179,9 +190,10 @@ class Scheduler:
             self._waiting.appendleft(sequence)
         self._running.clear()
         self._forks.clear()
-        for slot in range(self.slots):
-            self._slots.forget(slot)
-        self._busy = [False] * self.lanes
+        if shape is not None:
+            self.hops, self.lanes = shape.hops, shape.lanes
+        self._slots = Slots(self.slots, self.lanes)
+        self._busy, self._stepped = [False] * self.lanes, [0] * self.lanes
         self._in_flight = self._prefills_in_flight = 0
 
     # --- sequences ------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ class Workload:
     lanes: int = 0  # 0: one a worker
     prompt_tokens: int = 256  # of the prompt whose first token counts
     codecs: tuple[str, ...] = ("raw",)  # that a link may use
+    scores: bool = True  # a worker may hold all attention scores of a layer: graphs without our own attention
 
     @property
     def past(self) -> int:
@@ -53,11 +54,12 @@ def kv_bytes(model: ModelSpec, start: int, stop: int, workload: Workload) -> int
 def activation_bytes(model: ModelSpec, last: bool, workload: Workload) -> int:
     """An upper estimate of one step's workspace: the widest of a prefill chunk and a full decode step.
 
-    A decoder layer holds about 12 rows of `hidden_size` (the residual, q, k, v, gate, up, down); attention scores
-    of one layer take rows x context x heads (heads of 64 or wider); the head holds one logits row a slot.
+    A decoder layer holds about 12 rows of `hidden_size` (the residual, q, k, v, gate, up, down); the attention scores
+    of one layer, where they are held, take rows x context x heads (heads of 64 or wider); the head holds one logits
+    row a slot.
     """
     rows = max(workload.prefill_chunk, workload.slots)
     heads = max(1, model.hidden_size // 64)
-    scores = rows * (workload.context + 1) * heads * 4
+    scores = rows * (workload.context + 1) * heads * 4 if workload.scores else 0
     logits = workload.slots * model.vocab_size * 4 if last else 0
     return rows * 12 * model.hidden_size * _ITEM_BYTES[model.dtype] + scores + logits

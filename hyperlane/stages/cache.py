@@ -4,14 +4,9 @@ from collections.abc import Sequence
 
 from hyperlane.artifacts import WorkerInfo
 from hyperlane.config import Config, Dtype, KvCache
-from hyperlane.worker.operators import OPERATORS_VERSION
+from hyperlane.stages.kinds import has_operators, have_operators
 
 _BITS = {KvCache.float32: 32, KvCache.float16: 16, KvCache.int8: 8}
-
-
-def have_operators(workers: Sequence[WorkerInfo]) -> bool:
-    """Whether all of them have our own operators, as this version uses them."""
-    return all(worker.operators == OPERATORS_VERSION for worker in workers)
 
 
 def kv_bits(config: Config, workers: Sequence[WorkerInfo]) -> int:
@@ -28,7 +23,7 @@ def unmet(config: Config, workers: Sequence[WorkerInfo], bits: int) -> str | Non
     asked = config.generate.kv_cache
     if asked is KvCache.auto or _BITS[asked] == bits:
         return None
-    without = [worker.name for worker in workers if worker.operators != OPERATORS_VERSION]
+    without = [worker.name for worker in workers if not has_operators(worker)]
     why = f"{', '.join(without)} cannot" if without else f"model.dtype={config.model.dtype.value} decides"
     return f"keys and values are held in {bits} bits, not generate.kv_cache={asked.value}: {why}"
 

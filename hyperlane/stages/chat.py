@@ -4,6 +4,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,7 +14,8 @@ from hyperlane.errors import RequestError
 from hyperlane.generate.engine import Engine
 from hyperlane.generate.text import Prompt
 from hyperlane.stages.context import Context
-from hyperlane.stages.generate import open_engine, ranges
+from hyperlane.stages.generate import moves_of, open_engine, ranges
+from hyperlane.stages.moving import moving
 
 if TYPE_CHECKING:
     from hyperlane.generate.tokenizer import Tokenizer
@@ -32,9 +34,11 @@ def show(context: Context) -> None:
 
 def _chat(context: Context, tokenizer: "Tokenizer") -> Generation:
     config, deployment = context.config, context.deployment
-    with open_engine(config, deployment, tokenizer) as (engine, chain):
+    with open_engine(config, deployment, tokenizer, partial(moving, context)) as (engine, chain):
         turns = list(_turns(config.generate.system, engine, tokenizer, trio.from_thread.check_cancelled))
-        return Generation(requests=tuple(turns), links=chain.reports(), workers=ranges(deployment))
+        return Generation(
+            requests=tuple(turns), links=chain.reports(), workers=ranges(chain.deployment), moves=moves_of(engine)
+        )
 
 
 def _turns(

@@ -1,6 +1,6 @@
 """deploy: every worker gets its shard, and only the layers that it lacks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
@@ -11,22 +11,42 @@ from hyperlane.control.types import ShardSpec
 from hyperlane.errors import ClusterError
 from hyperlane.model.assemble import assemble, shard_blobs
 from hyperlane.model.store import LayerStore
+from hyperlane.quantization import Quantization
 from hyperlane.quantization.auto import Auto
 from hyperlane.quantization.none import NoQuantization
 from hyperlane.report import describe
 from hyperlane.stages import links, selftest, weights
 from hyperlane.stages.context import Context
+from hyperlane.stages.kinds import FP16, is_gpu, kind_of
 from hyperlane.stages.workload import workload_of
-from hyperlane.worker.operators import OPERATORS_VERSION
 
-FP16 = "float16"
-"""What GPU workers compute in, but with quantization=none: ONNX Runtime's fused attention takes nothing wider there."""
+Seen = Callable[[int, int], None]
+"""(sent bytes, total bytes) of what one worker lacks."""
 
 
 async def run(context: Context) -> Deployment:
     """Deploy to all workers of the plan at once; WorkerError or StoreError names the one that failed."""
-    plan, manifest, store = context.plan, context.manifest, context.store
-    live = {worker.name: worker for worker in (await context.live()).workers}
+    columns = (TextColumn("deploy: {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=context.console, transient=True, disable=not context.console.is_terminal) as bar:
+        sent = await _send(context, context.plan, lambda name: _shown(bar, bar.add_task(name, total=None)))
+    return await _deployment(context, context.plan, *sent)
+
+
+async def deploy(context: Context, plan: Plan) -> Deployment:
+    """The same for another plan than the run's, and nothing is shown: a text may be on its way to the terminal."""
+    return await _deployment(context, plan, *await _send(context, plan, lambda name: _unseen))
+
+
+async def send_ahead(context: Context, plan: Plan) -> None:
+    """Send what the workers of `plan` lack while they go on with what they hold."""
+    await _send(context, plan, lambda name: _unseen, files_only=True)
+
+
+async def _send(
+    context: Context, plan: Plan, progress: Callable[[str], Seen], *, files_only: bool = False
+) -> tuple[tuple[Shard, ...], GpuWeights | None]:
+    """Each worker's part, at the same time; `progress(worker)` is told what was sent of it."""
+    store, live = context.store, {worker.name: worker for worker in (await context.live()).workers}
     missing = [p.worker for p in plan.placements if p.worker not in live]
     if missing:
         raise ClusterError(
@@ -34,19 +54,21 @@ async def run(context: Context) -> Deployment:
         )
     manifests, chosen = await _manifests(context, [live[p.worker] for p in plan.placements])
     shards: dict[str, Shard] = {}
-    columns = (TextColumn("deploy: {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=context.console, transient=True, disable=not context.console.is_terminal) as bar:
 
-        async def one(placement: Placement) -> None:
-            task = bar.add_task(placement.worker, total=None)
-            worker = live[placement.worker]
-            shards[placement.worker] = await _deploy(placement, worker, plan, manifests[worker.name], store, bar, task)
+    async def one(placement: Placement) -> None:
+        worker, seen = live[placement.worker], progress(placement.worker)
+        shards[worker.name] = await _deploy(placement, worker, plan, manifests[worker.name], store, seen, files_only)
 
-        async with trio.open_nursery() as nursery:
-            for placement in plan.placements:
-                nursery.start_soon(one, placement)
-    chain = tuple(shards[placement.worker] for placement in plan.placements)
-    tested = await selftest.run(context, chain)
+    async with trio.open_nursery() as nursery:
+        for placement in plan.placements:
+            nursery.start_soon(one, placement)
+    return tuple(shards[placement.worker] for placement in plan.placements), chosen
+
+
+async def _deployment(context: Context, plan: Plan, chain: tuple[Shard, ...], chosen: GpuWeights | None) -> Deployment:
+    """The loaded shards with what crosses their boundaries, tested where the codec asks for it."""
+    manifest = context.manifest
+    tested = await selftest.run(context, plan, chain)
     deployment = Deployment(
         key=manifest.key,
         shards=chain,
@@ -64,6 +86,13 @@ async def run(context: Context) -> Deployment:
     return await trio.to_thread.run_sync(links.choose, deployment, context.config)
 
 
+def _shown(bar: Progress, task: TaskID) -> Seen:
+    return lambda sent, total: bar.update(task, completed=sent, total=total)
+
+
+def _unseen(sent_bytes: int, total_bytes: int) -> None: ...
+
+
 async def _manifests(
     context: Context, workers: Sequence[WorkerInfo], ask: weights.Ask = weights.ask
 ) -> tuple[dict[str, Manifest], GpuWeights | None]:
@@ -71,22 +100,28 @@ async def _manifests(
 
     With quantization=none it is in the model's own type. With auto, which weights it has is measured here.
     """
-    gpus, on_gpus, chosen = [worker for worker in workers if _is_gpu(worker)], context.manifest, None
-    quantization, is_auto = context.config.quantization, isinstance(context.config.quantization, Auto)
-    if gpus and is_auto:
-        workload = workload_of(context.config, context.plan.model.max_positions, 0)
-        quantization, chosen = await weights.choose(context, gpus, workload, len(workers), ask)
-    stays = on_gpus.dtype == FP16 or isinstance(quantization, NoQuantization)
-    if gpus and (is_auto or not stays):
-        checkpoint = await context.checkpoint()
-        from hyperlane.model.export import export  # reads torch, which by now is read
+    config, manifest = context.config, context.manifest
+    gpus, quantization, chosen = [worker for worker in workers if is_gpu(worker)], config.quantization, None
+    if gpus and isinstance(quantization, Auto):
+        quantization, chosen = await _chosen(context, workers, gpus, ask)
+    elif not gpus or manifest.dtype == FP16 or isinstance(quantization, NoQuantization):
+        return {worker.name: manifest for worker in workers}, None
+    checkpoint = await context.checkpoint()
+    from hyperlane.model.export import export  # reads torch, which by now is read
 
-        on_gpus = await trio.to_thread.run_sync(export, checkpoint, context.store, FP16, quantization)
-    return {worker.name: on_gpus if _is_gpu(worker) else context.manifest for worker in workers}, chosen
+    half = await trio.to_thread.run_sync(export, checkpoint, context.store, FP16, quantization)
+    return {worker.name: half if is_gpu(worker) else manifest for worker in workers}, chosen
 
 
-def _is_gpu(worker: WorkerInfo) -> bool:
-    return worker.device.startswith("cuda")
+async def _chosen(
+    context: Context, workers: Sequence[WorkerInfo], gpus: Sequence[WorkerInfo], ask: weights.Ask
+) -> tuple[Quantization, GpuWeights]:
+    """As the GPUs hold their weights already where layers move in a run; else measured."""
+    held = context.artifacts.get("deploy")
+    if isinstance(held, Deployment) and held.gpu_weights is not None:
+        return weights.quantization_of(held.gpu_weights), held.gpu_weights
+    workload = workload_of(context.config, context.plan.model.max_positions, 0, workers)
+    return await weights.choose(context, gpus, workload, len(workers), ask)
 
 
 def show(context: Context) -> None:
@@ -110,8 +145,8 @@ async def _deploy(
     plan: Plan,
     manifest: Manifest,
     store: LayerStore,
-    bar: Progress,
-    task: TaskID,
+    seen: Seen,
+    files_only: bool,
 ) -> Shard:
     graph = await trio.to_thread.run_sync(_graph, manifest, store, placement, worker, plan)
     spec = ShardSpec(
@@ -127,9 +162,7 @@ async def _deploy(
         context=plan.context,
     )
     with ControlClient(worker.control_address, worker.name) as client:
-        loaded = await client.load_shard(
-            spec, store.path, progress=lambda sent, total: bar.update(task, completed=sent, total=total)
-        )
+        loaded = await client.load_shard(spec, store.path, progress=seen, files_only=files_only)
     return Shard(
         worker=worker.name,
         start=placement.start,
@@ -144,13 +177,14 @@ async def _deploy(
 
 
 def _graph(manifest: Manifest, store: LayerStore, placement: Placement, worker: WorkerInfo, plan: Plan) -> Blob:
+    kind = kind_of(worker, manifest.dtype)
     content = assemble(
         manifest,
         store,
         placement.start,
         placement.stop,
-        operators=worker.operators == OPERATORS_VERSION,
+        operators=kind.operators,
         kv_bits=plan.model.kv_bits,
-        fused=manifest.dtype == FP16 or not _is_gpu(worker),
+        fused=kind.fused,
     )
     return store.put(content)

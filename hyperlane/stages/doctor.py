@@ -40,7 +40,7 @@ async def _lack(context: Context) -> Finding | None:
     spec = await trio.to_thread.run_sync(
         read_spec, checkpoint, config.model.dtype.value, config.quantization, bits, abandon_on_cancel=True
     )
-    workload = workload_of(config, spec.max_positions, 0)
+    workload = workload_of(config, spec.max_positions, 0, context.cluster.workers)
     try:
         found = await trio.to_thread.run_sync(cut, config.partition, spec, context.cluster, workload)
         count(config.partition, found, spec, context.cluster, workload)

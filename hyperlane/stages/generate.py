@@ -4,23 +4,24 @@ import gc
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 from rich.console import Console
 from rich.markup import escape
 
-from hyperlane.artifacts import Accuracy, Deployment, Generation, WorkerRange
+from hyperlane.artifacts import Accuracy, Deployment, Generation, Move, WorkerRange
 from hyperlane.config import Config, Generate
 from hyperlane.errors import RequestError
-from hyperlane.generate.chain import Chain, open_chain
-from hyperlane.generate.engine import Engine
+from hyperlane.generate.engine import Engine, Mover
+from hyperlane.generate.moving import MovingChain, open_moving_chain
 from hyperlane.generate.sampling import Sampling
 from hyperlane.generate.scheduler import Scheduler
 from hyperlane.generate.text import Limits, Prompt
-from hyperlane.generate.wiring import link_codecs
+from hyperlane.generate.wiring import LinkCodecs, link_codecs
 from hyperlane.model.store import LayerStore
 from hyperlane.report import summary
 from hyperlane.simulate.compare import compare
@@ -28,6 +29,7 @@ from hyperlane.stages.context import Context
 from hyperlane.stages.drafting import speculation
 from hyperlane.stages.learning import learn
 from hyperlane.stages.links import link_options
+from hyperlane.stages.moving import Moving, moving
 from hyperlane.stages.offer import offer
 from hyperlane.timeline.plot import draw_timeline
 from hyperlane.timeline.timeline import Timeline, busy_shares, step_times
@@ -63,12 +65,15 @@ def show(context: Context) -> None:
 def _generate(context: Context, tokenizer: "Tokenizer") -> Generation:
     config, deployment = context.config, context.deployment
     prompts = [Prompt(i, text, encode(text, config, tokenizer)) for i, text in enumerate(context.prompts)]
-    with open_engine(config, deployment, tokenizer) as (engine, chain):
+    with open_engine(config, deployment, tokenizer, partial(moving, context)) as (engine, chain):
         requests = engine.run(prompts, _printer(context), trio.from_thread.check_cancelled)
         timeline = chain.timeline()
         _write(timeline, context)
         generation = Generation(
-            requests=requests, links=chain.reports(), workers=measured_workers(deployment, timeline)
+            requests=requests,
+            links=chain.reports(),
+            workers=measured_workers(chain.deployment, timeline),
+            moves=moves_of(engine),
         )
     return replace(generation, accuracy=_accuracy(context, generation))
 
@@ -76,7 +81,7 @@ def _generate(context: Context, tokenizer: "Tokenizer") -> Generation:
 def _accuracy(context: Context, generation: Generation) -> Accuracy | None:
     """The run next to what its plan's figures say of it, where they were measured; what it taught is kept."""
     plan, config = context.plan, context.config
-    if plan.predicted is None or not plan.predicted.measured:
+    if plan.predicted is None or not plan.predicted.measured or generation.moves:
         return None
     accuracy = compare(plan.model, context.cluster, context.deployment, generation, config)
     if accuracy is not None and (said := offer(plan, context.cluster, accuracy, config)) is not None:
@@ -96,14 +101,31 @@ def measured_workers(deployment: Deployment, timeline: Timeline) -> tuple[Worker
     return tuple(replace(worker, busy=busy, times=times) for worker, busy, times in found)
 
 
+def _no_mover(chain: MovingChain) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def moves_of(engine: Engine) -> tuple[Move, ...]:
+    """What moved while the engine ran."""
+    return tuple(engine.mover.moves) if isinstance(engine.mover, Moving) else ()
+
+
 @contextmanager
-def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") -> Iterator[tuple[Engine, Chain]]:
-    """A wired chain, and an engine that serves requests over it."""
+def open_engine(
+    config: Config,
+    deployment: Deployment,
+    tokenizer: "Tokenizer",
+    mover: Callable[[MovingChain], AbstractContextManager[Mover | None]] = _no_mover,
+) -> Iterator[tuple[Engine, MovingChain]]:
+    """A wired chain, and an engine that serves requests over it; `mover` may replace the chain meanwhile."""
     generate, hops = config.generate, len(deployment.shards)
     store = LayerStore(config.store.path)
     drafts = speculation(config, deployment, tokenizer)
-    links = [link_codecs(boundary, store) for boundary in deployment.boundaries]
-    with open_chain(deployment, links, link_options(config)) as chain:
+
+    def links_of(deployment: Deployment) -> list[LinkCodecs]:
+        return [link_codecs(boundary, store) for boundary in deployment.boundaries]
+
+    with open_moving_chain(deployment, links_of, link_options(config)) as chain, mover(chain) as moves:
         scheduler = Scheduler(
             slots=deployment.slots,
             lanes=min(generate.lanes or hops, deployment.slots),
@@ -121,6 +143,7 @@ def open_engine(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
             stop_ids=tokenizer.stop_ids,
             open_decoder=tokenizer.stream,
             queue=generate.queue,
+            mover=moves,
         )
         gc.freeze()  # the libraries' many objects live on: the collector need not walk them between two tokens
         yield engine, chain

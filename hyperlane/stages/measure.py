@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -15,14 +16,21 @@ from hyperlane.control.client import ControlClient
 from hyperlane.control.types import ComputeSpeed, Probe, StepCase
 from hyperlane.errors import HyperlaneError, one_line
 from hyperlane.partition.optimal import Optimal
-from hyperlane.stages.cache import have_operators, kv_bits
+from hyperlane.stages.cache import kv_bits
 from hyperlane.stages.context import Context
+from hyperlane.stages.kinds import GraphKind, graph_kind
 from hyperlane.stages.learning import with_experience
 from hyperlane.transport.codec import CODEC_NAMES
+
+if TYPE_CHECKING:
+    from hyperlane.model.source import Checkpoint
 
 MOST_LINKED = 12  # workers; of more the links are not timed one by one
 LONG_PAST = 512
 MOST_CROWDED = 3.0  # times longer beside others: more is an accident
+
+Probes = tuple[tuple[int, Probe], ...]
+"""Several layers, one, and one with the head; each with how many layers it has."""
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +48,10 @@ def wanted(config: Config) -> bool:
 async def measured(context: Context, cluster: Cluster) -> Cluster:
     """`cluster` with speeds and links. A worker that cannot be timed stays without figures, and a warning says why."""
     probes, spec = await _probes(context, cluster.workers)
+
+    def of_kind(worker: WorkerInfo) -> Probes:
+        return probes[graph_kind(worker, context.config.model.dtype.value, context.config.quantization)]
+
     by_host: dict[str, list[WorkerInfo]] = {}
     for worker in cluster.workers:
         by_host.setdefault(worker.control_address.rpartition(":")[0], []).append(worker)
@@ -47,13 +59,13 @@ async def measured(context: Context, cluster: Cluster) -> Cluster:
 
     async def of_host(workers: Sequence[WorkerInfo]) -> None:
         for worker in workers:  # one after another: they share the machine
-            found[worker.name] = await _timed(worker, probes, spec)
+            found[worker.name] = await _timed(worker, of_kind(worker), spec)
 
     async with trio.open_nursery() as nursery:
         for workers in by_host.values():
             nursery.start_soon(of_host, workers)
     links = await _links(cluster.workers) if 1 < len(cluster.workers) <= MOST_LINKED else ()
-    workers = [await _crowded(found[worker.name], list(found.values()), probes) for worker in cluster.workers]
+    workers = [await _crowded(found[w.name], list(found.values()), of_kind(w)) for w in cluster.workers]
     return with_experience(replace(cluster, workers=tuple(workers), links=links), spec, context.config)
 
 
@@ -74,22 +86,37 @@ def lines(cluster: Cluster) -> Iterable[str]:
         yield f"{link.source} -> {link.target} {rate}, {1e3 * link.latency_s:.2g} ms"
 
 
-async def _probes(context: Context, workers: Sequence[WorkerInfo]) -> tuple[tuple[tuple[int, Probe], ...], ModelSpec]:
-    """Graphs of several layers, of one, and of one with the head, each with its cases; and the sizes."""
+async def _probes(context: Context, workers: Sequence[WorkerInfo]) -> tuple[dict[GraphKind, Probes], ModelSpec]:
+    """For each kind of graph that a worker would run; and the sizes."""
     config, checkpoint = context.config, await context.checkpoint()
     dtype = config.model.dtype.value
-    from hyperlane.model.probe import probe_graphs  # read torch, which by now is read
-    from hyperlane.model.spec import read_spec
+    from hyperlane.model.spec import read_spec  # reads torch, which by now is read
 
     bits = kv_bits(config, workers)
     spec = await trio.to_thread.run_sync(
         read_spec, checkpoint, dtype, config.quantization, bits, abandon_on_cancel=True
     )
-    make = partial(probe_graphs, operators=have_operators(workers), kv_bits=bits)
+    cases = _cases(config, spec, len(workers))
+    kinds = dict.fromkeys(graph_kind(worker, dtype, config.quantization) for worker in workers)
+    return {kind: await _probes_of(context, checkpoint, kind, spec, bits, cases) for kind in kinds}, spec
+
+
+async def _probes_of(
+    context: Context,
+    checkpoint: "Checkpoint",
+    kind: GraphKind,
+    spec: ModelSpec,
+    bits: int,
+    cases: tuple[tuple[StepCase, ...], tuple[StepCase, ...]],
+) -> Probes:
+    """Graphs of several layers, of one, and of one with the head, each with its cases."""
+    from hyperlane.model.probe import probe_graphs  # reads torch, which by now is read
+
+    config, (few, more) = context.config, cases
+    make = partial(probe_graphs, operators=kind.operators, kv_bits=bits, fused=kind.fused)
     graphs = await trio.to_thread.run_sync(
-        make, checkpoint, context.store, dtype, config.quantization, abandon_on_cancel=True
+        make, checkpoint, context.store, kind.dtype, config.quantization, abandon_on_cancel=True
     )
-    few, more = _cases(config, spec, len(workers))
     chunk = max(case.rows for case in few)
     codec = config.transport.codec.name
     codecs = (codec,) if codec in CODEC_NAMES else ("raw", "h8", "int4")
@@ -100,7 +127,7 @@ async def _probes(context: Context, workers: Sequence[WorkerInfo]) -> tuple[tupl
             graph=graph.graph,
             weights=graph.weights,
             last=graph.last,
-            dtype=dtype,
+            dtype=kind.dtype,
             width=spec.hidden_size,
             context=max(case.past + case.rows for case in (*few, *more)) + 1,
             cases=(*few, *more) if first else few,
@@ -108,7 +135,7 @@ async def _probes(context: Context, workers: Sequence[WorkerInfo]) -> tuple[tupl
             codec_rows=(1, chunk) if first else (),
         )
         probes.append((graph.layers, probe))
-    return tuple(probes), spec
+    return tuple(probes)
 
 
 def _cases(config: Config, spec: ModelSpec, workers: int) -> tuple[tuple[StepCase, ...], tuple[StepCase, ...]]:

@@ -16,6 +16,7 @@ from hyperlane.quantization.none import NoQuantization
 from hyperlane.stages.cache import kv_bits, unmet
 from hyperlane.stages.context import Context
 from hyperlane.stages.generate import encode
+from hyperlane.stages.kinds import FP16, is_gpu
 from hyperlane.stages.picture import draw_plan
 from hyperlane.stages.workload import workload_of
 
@@ -29,13 +30,13 @@ async def run(context: Context) -> Plan:
     spec = await trio.to_thread.run_sync(
         read_spec, checkpoint, config.model.dtype.value, config.quantization, bits, abandon_on_cancel=True
     )
-    if isinstance(config.quantization, Auto) and any(w.device.startswith("cuda") for w in context.cluster.workers):
+    if isinstance(config.quantization, Auto) and any(map(is_gpu, context.cluster.workers)):
         half = await trio.to_thread.run_sync(
-            read_spec, checkpoint, "float16", NoQuantization(), bits, abandon_on_cancel=True
+            read_spec, checkpoint, FP16, NoQuantization(), bits, abandon_on_cancel=True
         )
         spec = _at_least(spec, half)
     longest = await _longest_prompt(context, min(config.generate.context, spec.max_positions))
-    workload = workload_of(config, spec.max_positions, longest)
+    workload = workload_of(config, spec.max_positions, longest, context.cluster.workers)
     cluster, strategy = context.cluster, config.partition
     found = await trio.to_thread.run_sync(cut, strategy, spec, cluster, workload, abandon_on_cancel=True)
     placements = count(strategy, found, spec, cluster, workload)
@@ -107,7 +108,7 @@ def show(context: Context) -> None:
     workers = context.cluster.workers
     if (why := unmet(context.config, workers, context.plan.model.kv_bits)) is not None:
         context.console.print(f"plan: {why}")
-    if isinstance(context.config.quantization, Auto) and any(w.device.startswith("cuda") for w in workers):
+    if isinstance(context.config.quantization, Auto) and any(map(is_gpu, workers)):
         context.console.print(
             "plan: quantization=auto: FP16 or INT4 on GPUs is decided when deployed; this has room for FP16"
         )

@@ -31,9 +31,9 @@ LEAST_CALIBRATION_TOKENS = 128
 TIMEOUT_S = 3600.0  # of one worker's pass over the text
 
 
-async def run(context: Context, shards: Sequence[Shard]) -> SelfTest | None:
+async def run(context: Context, plan: Plan, shards: Sequence[Shard]) -> SelfTest | None:
     """The codecs that pass on this chain; None where the codec asked for needs no tables."""
-    plan, config = context.plan, context.config
+    config = context.config
     if not plan.codecs or (plan.codecs[0] not in TABLED_NAMES and plan.codecs[0] != AUTO):
         return None
     text = _text(config.calibration.text)

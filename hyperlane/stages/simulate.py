@@ -45,7 +45,9 @@ def simulated(plan: Plan, cluster: Cluster, config: Config) -> Simulation:
             f"simulate.prompt_tokens={load.prompt_tokens} and simulate.new_tokens={load.new_tokens} are more than "
             f"a slot's {plan.context} positions; raise generate.context"
         )
-    workload = replace(workload_of(config, model.max_positions, load.prompt_tokens), context=plan.context)
+    workload = replace(
+        workload_of(config, model.max_positions, load.prompt_tokens, cluster.workers), context=plan.context
+    )
     chains = list(_chains(plan, cluster, config, workload))
     replicas = [_replica(model, cluster, chain, workload, config) for chain in chains]
     found = simulate(replicas, _requests(load))

@@ -17,8 +17,8 @@ from hyperlane.partition.memory import Workload
 from hyperlane.quantization import Quantization
 from hyperlane.quantization.auto import on_gpus
 from hyperlane.stages.context import Context
+from hyperlane.stages.kinds import FP16
 
-FP16 = "float16"
 WORTH = 0.05  # of a step: for less, weights stay exact
 
 Ask = Callable[[WorkerInfo, Probe], Awaitable[Sequence[float]]]
@@ -51,6 +51,12 @@ async def choose(
         past=case.past,
         times=tuple(WeightsTime(weights=name, layer_s=time) for name, time in zip(names, times, strict=True)),
     )
+
+
+def quantization_of(weights: GpuWeights) -> Quantization:
+    """What was chosen."""
+    exact, small = on_gpus()
+    return small if weights.chosen == small.name else exact
 
 
 def describe(weights: GpuWeights) -> str:

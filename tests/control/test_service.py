@@ -45,6 +45,20 @@ def test_result_waits_in_a_plain_thread(serve: Serve) -> None:
     assert serve("w").stats().result().name == "w"
 
 
+async def test_files_can_be_sent_while_a_shard_goes_on(serve: Serve, workshop: Workshop, tmp_path: Path) -> None:
+    here, client = LayerStore(tmp_path / "here"), serve("w")
+    spec = make_spec(here.put(b"graph"), (here.put(b"a" * 100),))
+    await client.load_shard(spec, here.path)
+    later = make_spec(here.put(b"other graph"), (spec.weights[0], here.put(b"c" * 20)), start=1)
+    ahead = await client.load_shard(later, here.path, files_only=True)
+    assert (ahead.loaded, ahead.sent_files, ahead.sent_bytes) == (False, 2, 31)
+    held = (await client.stats()).shard
+    assert held is not None
+    assert held.graph_sha256 == spec.graph.sha256, "what was loaded is still there"
+    loaded = await client.load_shard(later, here.path)
+    assert (loaded.loaded, loaded.sent_files) == (True, 0)
+
+
 async def test_shard_is_sent_once(serve: Serve, workshop: Workshop, tmp_path: Path) -> None:
     here, client = LayerStore(tmp_path / "here"), serve("w")
     spec = make_spec(here.put(b"graph"), (here.put(b"a" * 3_000_000), here.put(b"b" * 10)))

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperlane.artifacts import GeneratedText
-from hyperlane.errors import HyperlaneError, RequestError, StepError, TablesError
+from hyperlane.errors import HyperlaneError, RequestError, StepError, TablesError, WorkerError
 from hyperlane.generate.engine import CANDIDATES, Engine, Rows
 from hyperlane.generate.sampling import Sampling
-from hyperlane.generate.scheduler import Drafts, Scheduler
+from hyperlane.generate.scheduler import Drafts, Scheduler, Shape
 from hyperlane.generate.step import Step
 from hyperlane.generate.text import Limits, Prompt
 from tests.generate.toy import ToyWorkers
@@ -170,6 +170,75 @@ def test_texts_go_on_after_a_link_lost_its_tables(lacking: tuple[int, ...]) -> N
     assert engine.chain.rewired == len(lacking)
     assert [answer.token_ids for answer in answers] == [alone(i) for i in range(len(PROMPTS))]
     assert [answer.text for answer in answers] == pieces, "nothing is said twice"
+
+
+class ToyMover:
+    """At some turns, and after some breaks, other workers are in the chain's place, with nothing in their caches."""
+
+    def __init__(self, chain: ToyChain, at: tuple[int, ...], mends: int) -> None:
+        self.chain, self.at, self.mends = chain, at, mends
+        self.turns, self.seen = 0, 0
+
+    def observe(self, step: Step) -> None:
+        self.seen += 1
+
+    def turn(self) -> Shape | None:
+        self.turns += 1
+        return self.another(1 + self.turns % 3) if self.turns in self.at else None
+
+    def mend(self, error: HyperlaneError) -> Shape | None:
+        self.mends -= 1
+        return self.another(2) if self.mends >= 0 else None
+
+    def another(self, hops: int) -> Shape:
+        self.chain.results.clear()
+        self.chain.workers.keys.clear()
+        return Shape(hops, min(hops, 2))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 40), max_size=4), st.booleans())
+def test_texts_go_on_with_the_same_tokens_over_other_workers(turns: list[int], sampled: bool) -> None:
+    kwargs = {"sampling": Sampling(temperature=1.0, top_k=20, seed=5)} if sampled else {}
+    engine, pieces = make(2, 2, **kwargs), [""] * len(PROMPTS)
+    engine.mover = mover = ToyMover(engine.chain, tuple(turns), 0)
+
+    def collect(index: int, piece: str) -> None:
+        pieces[index] += piece
+
+    prompts = [Prompt(i, "", ids) for i, ids in enumerate(PROMPTS)]
+    answers = engine.run(prompts, collect, lambda: None)
+    assert [answer.token_ids for answer in answers] == [alone(i, **kwargs) for i in range(len(PROMPTS))]
+    assert [answer.text for answer in answers] == pieces, "nothing is lost or said twice"
+    assert mover.seen > 0
+
+
+@pytest.mark.parametrize("broken", ["send", "receive"])
+def test_texts_go_on_after_a_chain_broke_and_was_mended(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make(2, 2)
+    engine.mover = ToyMover(engine.chain, (), 2)
+    whole, calls = getattr(engine.chain, broken), iter(range(10_000))
+
+    def breaks(*args: object, **kwargs: object) -> object:
+        if next(calls) in (3, 9):
+            raise WorkerError("worker w1 is gone")
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(engine.chain, broken, breaks)
+    answers = run(engine, *PROMPTS)
+    assert [answer.token_ids for answer in answers] == [alone(i) for i in range(len(PROMPTS))]
+
+
+def test_a_chain_that_cannot_be_mended_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make()
+    engine.mover = ToyMover(engine.chain, (), 0)
+
+    def breaks(step: Step, timeout_s: float) -> Rows:
+        raise WorkerError("worker w1 is gone")
+
+    monkeypatch.setattr(engine.chain, "receive", breaks)
+    with pytest.raises(WorkerError, match="w1 is gone"):
+        run(engine, *PROMPTS)
 
 
 def test_a_penalty_asks_for_whole_rows_and_changes_the_text() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperlane.errors import RequestError
-from hyperlane.generate.scheduler import Scheduler
+from hyperlane.generate.scheduler import Scheduler, Shape
 from hyperlane.generate.step import Step, Use
 from tests.generate.toy import VOCABULARY, ToyWorkers, answer
 
@@ -241,7 +241,8 @@ class Play:
     def restart(self) -> None:
         self.workers.in_flight.clear()
         self.workers.keys.clear()
-        self.scheduler.restart()
+        hops, lanes = self.random.randint(1, 4), self.random.randint(1, self.scheduler.slots)
+        self.scheduler.restart(self.random.choice((None, Shape(hops, lanes))))
 
 
 @settings(deadline=None, max_examples=300)

@@ -128,6 +128,13 @@ def test_kv_and_activations_count() -> None:
     assert only.memory_bytes == only.weight_bytes + only.kv_bytes + only.activation_bytes
 
 
+def test_attention_scores_count_where_workers_hold_them() -> None:
+    (held,) = place(Uniform(), model(8), cluster(500), WORKLOAD)
+    (own,) = place(Uniform(), model(8), cluster(500), replace(WORKLOAD, scores=False))
+    rows, heads = max(WORKLOAD.prefill_chunk, WORKLOAD.slots), max(1, model(8).hidden_size // 64)
+    assert held.activation_bytes - own.activation_bytes == 4 * rows * heads * (WORKLOAD.context + 1)
+
+
 @given(st.integers(1, 40), st.lists(st.integers(30, 300), min_size=1, max_size=6))
 def test_whatever_fits_is_covered_once_within_memory(layers: int, memory_mib: list[int]) -> None:
     for strategy in (Uniform(), Knapsack(), Optimal()):

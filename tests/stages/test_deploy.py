@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 import trio
 
-from hyperlane.artifacts import GpuWeights, Manifest, WorkerInfo
+from hyperlane.artifacts import Deployment, GpuWeights, Manifest, WorkerInfo
 from hyperlane.config import Generate
 from hyperlane.control.types import Probe
 from hyperlane.errors import WorkerError
@@ -29,6 +29,7 @@ class _Context:
         self.manifest, self._checkpoint, self.store = exported.manifest, exported.checkpoint, exported.store
         codec = SimpleNamespace(codec=SimpleNamespace(name="raw"))
         self.config = SimpleNamespace(quantization=quantization, generate=Generate(slots=8, lanes=2), transport=codec)
+        self.artifacts: dict[str, object] = {}
         self.plan = SimpleNamespace(model=SimpleNamespace(max_positions=512))
 
     async def checkpoint(self) -> Any:
@@ -36,7 +37,7 @@ class _Context:
 
 
 def _worker(name: str, device: str) -> WorkerInfo:
-    return cast(WorkerInfo, SimpleNamespace(name=name, device=device))
+    return cast(WorkerInfo, SimpleNamespace(name=name, device=device, operators=0))
 
 
 def _manifests(
@@ -90,6 +91,20 @@ def test_auto_takes_what_is_faster_on_the_gpu(tiny: Exported, share: float, chos
     assert (found["w1"].dtype, found["w1"].quantization) == ("float16", chosen.replace("float16", "none"))
     assert found["w0"] == tiny.manifest
     assert "us in float16" in weights.describe(told)
+
+
+def test_layers_that_move_in_a_run_stay_as_they_are_stored(tiny: Exported) -> None:
+    async def fail(worker: WorkerInfo, probe: Probe) -> Sequence[float]:
+        raise AssertionError("nothing is to be timed")
+
+    context = _Context(tiny, Auto())
+    held = GpuWeights(chosen="int4-kquant-symmetric", rows=4, past=256)
+    context.artifacts["deploy"] = Deployment(
+        key="", shards=(), boundaries=(), slots=1, context=1, hidden_size=1, vocab_size=1, dtype="", gpu_weights=held
+    )
+    workers = [_worker("w1", "cuda:0")]
+    found, told = trio.run(partial(deploy._manifests, cast(Context, context), workers, fail))
+    assert (found["w1"].quantization, told) == (held.chosen, held)
 
 
 def test_auto_stays_exact_where_a_gpu_cannot_be_timed(tiny: Exported, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,33 +2,17 @@
 
 from dataclasses import replace
 
-from hyperlane.artifacts import Accuracy, Cluster, Plan, StageAccuracy
+from hyperlane.artifacts import Accuracy, Cluster, StageAccuracy
 from hyperlane.compose import compose
-from hyperlane.partition import Range, count, cut
-from hyperlane.partition.predict import predict
 from hyperlane.stages.offer import offer
-from hyperlane.stages.workload import workload_of
 from tests.partition.clusters import shapes
+from tests.partition.planned import planned
 from tests.partition.test_optimal import worker
 
 MODEL = shapes(24, 4096, 2e8)
 CLUSTER = Cluster(workers=(worker("a", 2e10), worker("b", 1.9e10)))
 CONFIG = compose("tiny", ["cluster=simulated", "partition=optimal", "transport/codec=raw"])
-
-
-def planned() -> Plan:
-    workload = workload_of(CONFIG, MODEL.max_positions, 64)
-    found = cut(CONFIG.partition, MODEL, CLUSTER, workload)
-    assert found.ranges == (Range("a", 0, 24),)
-    return Plan(
-        model=MODEL,
-        partition="optimal",
-        placements=count(CONFIG.partition, found, MODEL, CLUSTER, workload),
-        codecs=(),
-        slots=workload.slots,
-        context=workload.context,
-        predicted=predict(MODEL, CLUSTER, workload, found.ranges),
-    )
+PLAN = planned(CONFIG, MODEL, CLUSTER, 64)
 
 
 def took(times: float) -> Accuracy:
@@ -55,15 +39,18 @@ def took(times: float) -> Accuracy:
 
 
 def test_a_slow_worker_is_named_with_the_plan_that_does_without() -> None:
-    said = offer(planned(), CLUSTER, took(2.0), CONFIG)
+    said = offer(PLAN, CLUSTER, took(2.0), CONFIG)
     assert said is not None
     assert "a took 2 times" in said
     assert "b 0:24" in said
 
 
 def test_nothing_is_offered_where_nothing_would_be_won() -> None:
-    assert offer(planned(), CLUSTER, took(1.4), CONFIG) is None  # below the threshold
+    assert [p.worker for p in PLAN.placements] == ["a"]
+    assert offer(PLAN, CLUSTER, took(1.4), CONFIG) is None  # below the threshold
+    off = compose("tiny", ["cluster=simulated", "partition=optimal", "transport/codec=raw", "replan.mode=off"])
+    assert offer(PLAN, CLUSTER, took(2.0), off) is None
     slower = replace(CLUSTER, workers=(CLUSTER.workers[0], worker("b", 5e9)))
-    assert offer(planned(), slower, took(2.0), CONFIG) is None  # b would be slower still
+    assert offer(PLAN, slower, took(2.0), CONFIG) is None  # b would be slower still
     uniform = compose("tiny", ["cluster=simulated", "partition=uniform"])
-    assert offer(planned(), CLUSTER, took(2.0), uniform) is None
+    assert offer(PLAN, CLUSTER, took(2.0), uniform) is None

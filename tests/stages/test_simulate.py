@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 
-from hyperlane.artifacts import Cluster, Plan
+from hyperlane.artifacts import Cluster
 from hyperlane.compose import compose
 from hyperlane.config import Config
 from hyperlane.errors import ConfigError, PlanError
-from hyperlane.partition import count, cut
-from hyperlane.partition.predict import predict
 from hyperlane.stages.simulate import simulated
-from hyperlane.stages.workload import workload_of
 from tests.partition.clusters import racks, shapes
+from tests.partition.planned import planned
 
 MODEL = shapes(24, 4096, 2e8)
 CLUSTER = racks(np.random.default_rng(3), 6)
@@ -22,23 +20,9 @@ def config(*overrides: str) -> Config:
     return compose("tiny", [*words, "generate.slots=4", *overrides])
 
 
-def planned(settings: Config) -> Plan:
-    workload = workload_of(settings, MODEL.max_positions, 256)
-    found = cut(settings.partition, MODEL, CLUSTER, workload)
-    return Plan(
-        model=MODEL,
-        partition="optimal",
-        placements=count(settings.partition, found, MODEL, CLUSTER, workload),
-        codecs=(),
-        slots=workload.slots,
-        context=workload.context,
-        predicted=predict(MODEL, CLUSTER, workload, found.ranges),
-    )
-
-
 def test_more_chains_serve_more() -> None:
     alone, every = config(), config("simulate.replicas=0")
-    plan = planned(alone)
+    plan = planned(alone, MODEL, CLUSTER, 256)
     one, all_of_them = simulated(plan, CLUSTER, alone), simulated(plan, CLUSTER, every)
     assert len(one.replicas) == 1
     assert len(all_of_them.replicas) > 1
@@ -51,7 +35,7 @@ def test_more_chains_serve_more() -> None:
 
 def test_a_slow_trickle_waits_for_nothing() -> None:
     trickle = config("simulate.rate_per_s=0.01")
-    plan = planned(trickle)
+    plan = planned(trickle, MODEL, CLUSTER, 256)
     found = simulated(plan, CLUSTER, trickle)
     assert plan.predicted is not None
     assert found.ttft_s == pytest.approx(plan.predicted.ttft_s, rel=0.01)
@@ -59,7 +43,7 @@ def test_a_slow_trickle_waits_for_nothing() -> None:
 
 
 def test_what_cannot_be_is_said() -> None:
-    plan = planned(config())
+    plan = planned(config(), MODEL, CLUSTER, 256)
     with pytest.raises(PlanError, match=r"simulate\.replicas=9, but the workers hold"):
         simulated(plan, CLUSTER, config("simulate.replicas=9"))
     with pytest.raises(ConfigError, match=r"raise generate\.context"):
@@ -67,7 +51,7 @@ def test_what_cannot_be_is_said() -> None:
 
 
 def test_a_cluster_of_nobody_else_gives_one_chain() -> None:
-    plan = planned(config())
+    plan = planned(config(), MODEL, CLUSTER, 256)
     used = {placement.worker for placement in plan.placements}
     only = Cluster(workers=tuple(w for w in CLUSTER.workers if w.name in used), links=CLUSTER.links)
     assert len(simulated(plan, only, config("simulate.replicas=0")).replicas) == 1
