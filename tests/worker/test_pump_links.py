@@ -1,9 +1,10 @@
 """A pump between real links, with a session that only adds."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -184,3 +185,25 @@ def test_a_ticket_where_nobody_laid_rows_is_an_error(overlap: bool) -> None:
         bench.send(3, kind=Kind.PLACED, width=2, payload=bytes(16))
         failed = bench.receiver.recv(WAIT_S)
         assert (failed.kind, failed.step) == (Kind.ERROR, 3)
+
+
+@dataclass(slots=True)
+class OnGpu:
+    """A session whose steps end on a GPU long after they were queued."""
+
+    inner: FakeSession
+
+    def run(self, runs: Any, rows: Any, want_logits: bool) -> Any:
+        begin_ns = time.monotonic_ns() + 10**9
+        return replace(self.inner.run(runs, rows, want_logits), gpu_ns=lambda: (begin_ns, begin_ns + 5000))
+
+    def close(self) -> None: ...
+
+
+def test_a_step_on_a_gpu_takes_as_long_as_the_gpu_says(overlap: bool) -> None:
+    with running(overlap, OnGpu(session(last=False))) as bench:
+        bench.send(1)
+        assert bench.receiver.recv(WAIT_S).step == 1
+    (record,) = bench.pump.records()
+    assert record.computed_ns - record.started_ns == 5000
+    assert list(record[4:]) == sorted(record[4:])

@@ -47,6 +47,7 @@ class Job:
     context: int = 2304
     graphs: bool = True
     shortcut: bool = True
+    bounds: Sequence[int] = ()  # of the shards' layers; empty: as even as can be
     compare: Sequence[str] = ("eager", "compiled")  # of HF
     extra: Sequence[str] = ()
 
@@ -85,7 +86,7 @@ def without_links(job: Job) -> Iterator[tuple[str, float]]:
     chain = BareChain(
         manifest,
         store,
-        _bounds(manifest, len(job.devices)),
+        _bounds(job, manifest),
         job.devices[0],
         slots=job.slots,
         context=job.context,
@@ -104,7 +105,7 @@ def profile(job: Job) -> Iterator[tuple[str, float]]:
     from torch.profiler import profile as profiled
 
     store, (manifest, *_) = _manifests(job)
-    bounds = _bounds(manifest, len(job.devices))
+    bounds = _bounds(job, manifest)
     chain = BareChain(manifest, store, bounds, job.devices[0], slots=job.slots, context=job.context, graphs=job.graphs)
     _save_rows(job, chain, manifest)
     for batch in job.batches:
@@ -168,7 +169,7 @@ JOBS: Mapping[str, Callable[[Job], Iterator[tuple[str, float]]]] = {
 def _chain(job: Job) -> Iterator[tuple[steps.Driver, Manifest]]:
     store, manifests = _manifests(job)
     extra = [*job.extra, *([] if job.graphs else ["--no-cuda-graphs"])]
-    bounds = _bounds(manifests[0], len(job.devices))
+    bounds = _bounds(job, manifests[0])
     with (
         tempfile.TemporaryDirectory() as logs,
         fleet(Path(job.store), job.devices, Path(logs), extra) as workers,
@@ -198,8 +199,9 @@ def _manifests(job: Job) -> tuple[LayerStore, list[Manifest]]:
     return store, [fill(Path(job.parts), Variant(job.shape, kind), store) for kind in weights]
 
 
-def _bounds(manifest: Manifest, shards: int) -> list[int]:
-    return [manifest.layers * i // shards for i in range(shards + 1)]
+def _bounds(job: Job, manifest: Manifest) -> list[int]:
+    shards = len(job.devices)
+    return list(job.bounds) or [manifest.layers * i // shards for i in range(shards + 1)]
 
 
 def _prefills(job: Job, measure: Callable[[int], float]) -> Iterator[tuple[str, float]]:
