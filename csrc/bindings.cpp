@@ -5,6 +5,7 @@ namespace py = pybind11;
 
 void bind_crc32c(py::module_& module);
 void bind_cuda(py::module_& module);
+void bind_entropy(py::module_& module);
 void bind_isa(py::module_& module);
 void bind_link(py::module_& module);
 void bind_int4_plain(py::module_& module);
@@ -17,6 +18,7 @@ PYBIND11_MODULE(_native, module) {
   bind_isa(module);
   bind_crc32c(module);
   bind_link(module);
+  bind_entropy(module);
   bind_int8(module);
   bind_int4_plain(module);
   bind_ops(module);

@@ -23,6 +23,7 @@ namespace hyperlane {
 namespace {
 
 using FloatArray = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using ByteArray = py::array_t<std::uint8_t, py::array::c_style | py::array::forcecast>;
 using IndexArray = py::array_t<std::uint32_t, py::array::c_style | py::array::forcecast>;
 
 template <class T>
@@ -35,28 +36,49 @@ std::vector<T> vector_of(const py::array_t<T, py::array::c_style | py::array::fo
   return {array.data(), array.data() + array.size()};
 }
 
+template <class Id>
+void take_id(const std::string& bytes, Id& id) {
+  if (bytes.size() != id.size()) throw std::invalid_argument("a codec's tables have an id of 8 bytes");
+  std::copy(bytes.begin(), bytes.end(), id.begin());
+}
+
 std::shared_ptr<KernelCodec> make_rotated(int quantizer, const std::string& id, float limit,
                                           const FloatArray& mean, const FloatArray& forward,
-                                          const FloatArray& backward, const IndexArray& order,
+                                          const FloatArray& backward,
                                           const std::vector<std::array<std::size_t, 3>>& blocks,
-                                          const std::vector<std::vector<float>>& books,
-                                          const std::vector<float>& trials, std::size_t max_rows,
-                                          std::optional<std::size_t> few_rows) {
+                                          const std::vector<float>& levels, const std::vector<float>& trials,
+                                          std::size_t max_rows, std::optional<std::size_t> few_rows) {
   RotatedParts parts{};
-  if (quantizer < 0 || quantizer > 2 || id.size() != parts.id.size())
-    throw std::invalid_argument("not the parts of a rotated codec");
-  parts.quantizer = static_cast<DeviceQuantizer>(quantizer);
-  std::copy(id.begin(), id.end(), parts.id.begin());
+  if (quantizer != 0 && quantizer != 2) throw std::invalid_argument("not the parts of a rotated codec");
+  take_id(id, parts.id);
+  parts.quantizer = quantizer == 0 ? DeviceQuantizer::nf4 : DeviceQuantizer::bytes;
   parts.limit = limit;
   parts.mean = vector_of(mean);
   parts.forward = vector_of(forward);
   parts.backward = vector_of(backward);
-  parts.order = vector_of(order);
   parts.blocks = blocks;
-  parts.books = books;
+  parts.levels = levels;
   parts.trials = trials;
   return std::make_shared<RotatedDeviceCodec>(parts, max_rows,
                                               few_rows.value_or(DeviceCodec::kTwiceTheProcessors));
+}
+
+std::shared_ptr<KernelCodec> make_entropy(const std::string& id, float limit, const FloatArray& mean,
+                                          const FloatArray& step, float sixteenfold, const IndexArray& order,
+                                          const ByteArray& shift, const ByteArray& table,
+                                          const ByteArray& frequency, std::size_t max_rows,
+                                          std::optional<std::size_t> few_rows) {
+  EntropyDeviceParts parts{};
+  take_id(id, parts.id);
+  parts.limit = limit, parts.sixteenfold = sixteenfold;
+  parts.mean = vector_of(mean);
+  parts.step = vector_of(step);
+  parts.order = vector_of(order);
+  parts.shift = vector_of(shift);
+  parts.table = vector_of(table);
+  parts.frequency = vector_of(frequency);
+  return std::make_shared<EntropyKernels>(parts, max_rows,
+                                          few_rows.value_or(DeviceEntropyCodec::kTwiceTheProcessors));
 }
 
 void bind_codecs(py::module_& module) {
@@ -96,9 +118,13 @@ void bind_codecs(py::module_& module) {
       },
       py::arg("row_bytes"));
   module.def("rotated", &make_rotated, py::kw_only(), py::arg("quantizer"), py::arg("id"), py::arg("limit"),
-             py::arg("mean"), py::arg("forward"), py::arg("backward"), py::arg("order"), py::arg("blocks"),
-             py::arg("books"), py::arg("trials"), py::arg("max_rows"), py::arg("few_rows") = py::none(),
-             "h4 (0), int4 (1) or h8 (2) with one boundary's tables on the current device.");
+             py::arg("mean"), py::arg("forward"), py::arg("backward"), py::arg("blocks"), py::arg("levels"),
+             py::arg("trials"), py::arg("max_rows"), py::arg("few_rows") = py::none(),
+             "h4 (0) or h8 (2) with one boundary's tables on the current device.");
+  module.def("entropy", &make_entropy, py::kw_only(), py::arg("id"), py::arg("limit"), py::arg("mean"),
+             py::arg("step"), py::arg("sixteenfold"), py::arg("order"), py::arg("shift"), py::arg("table"),
+             py::arg("frequency"), py::arg("max_rows"), py::arg("few_rows") = py::none(),
+             "int4 with one boundary's tables on the current device.");
 }
 
 std::size_t encode(HostPath& path, std::uintptr_t rows, bool half, std::size_t row_count,

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cuda/entropy_payload.hpp"
 #include "cuda/memory.hpp"
+#include "quant/entropy.cuh"
 #include "quant/int4_plain.cuh"
 #include "quant/rotated.cuh"
 
@@ -105,6 +107,33 @@ class RotatedDeviceCodec : public KernelCodec {
   DeviceCodec codec_;
   decltype(RotatedParts::id) id_;
   std::size_t width_;
+};
+
+class EntropyKernels : public KernelCodec {
+ public:
+  EntropyKernels(const EntropyDeviceParts& parts, std::size_t max_rows, std::size_t few_rows)
+      : codec_(parts, max_rows, few_rows) {}
+
+  std::size_t max_bytes(std::size_t rows) const override { return codec_.max_bytes(rows); }
+  // Half a byte a value; its tables are made for a little less.
+  std::size_t usual_bytes(std::size_t rows) const override {
+    return 8 + rows * (codec_.view().width / 2 + 81);
+  }
+  bool fixed() const override { return false; }
+  bool fits(const std::uint8_t* payload, std::size_t bytes, std::size_t rows) const override {
+    return EntropyPayload(codec_.view(), payload, bytes).fits(rows);
+  }
+  void encode(const void* rows, bool half, std::size_t row_count, const unsigned* positions, void* payload,
+              void* payload_bytes, cudaStream_t stream) override {
+    codec_.encode(rows, half, row_count, positions, payload, payload_bytes, stream);
+  }
+  void decode(const void* payload, std::size_t row_count, void* rows, bool half,
+              cudaStream_t stream) override {
+    codec_.decode(payload, row_count, rows, half, stream);
+  }
+
+ private:
+  DeviceEntropyCodec codec_;
 };
 
 }  // namespace hyperlane

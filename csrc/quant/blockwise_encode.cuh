@@ -254,8 +254,7 @@ __global__ void __launch_bounds__(32 * kBlockwiseWarps, 1)
   auto* forward = reinterpret_cast<uint4*>(image + kImageBytes + table_bytes);
   copy_table(mean, view.mean_by_block, table_bytes);
   copy_table(forward, view.forward_by_block, table_bytes);
-  const BlockTables tables{reinterpret_cast<const float4*>(mean), reinterpret_cast<const float4*>(forward),
-                           nullptr};
+  const BlockTables tables{reinterpret_cast<const float4*>(mean), reinterpret_cast<const float4*>(forward)};
   if constexpr (kQuantizer == DeviceQuantizer::nf4) fill_nf4(view, image);
   __syncthreads();
   const unsigned lane = threadIdx.x % 32, staged = staged_bytes<T>(view.width);

@@ -90,7 +90,7 @@ struct LevelSearch {
   }
 
   static void attempt_all(const Codebook& book, const float* values, std::size_t count, const Trial& trial) {
-    const typename V::template Search<4> search(book);
+    const typename V::Search search{book};
     for (; count % 4; ++count) trial.tasks[count] = trial.tasks[count - 1];  // in fours
     for (std::size_t first = 0; first < count; first += 4) {
       F parts[4];
@@ -107,8 +107,7 @@ struct LevelSearch {
   }
 
   // The register-wise part of the halving sum of a block's squared errors under one scale.
-  __attribute__((always_inline)) static F attempt(const Codebook& book,
-                                                  const typename V::template Search<4>& search,
+  __attribute__((always_inline)) static F attempt(const Codebook& book, const typename V::Search& search,
                                                   const float* values, float step, float inverse,
                                                   std::uint8_t* codes) {
     alignas(64) float levels[16];

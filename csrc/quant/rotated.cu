@@ -90,9 +90,7 @@ void DeviceCodec::encode(const void* rows, bool half, std::size_t row_count, con
   const Device device{processors_, shared_bytes_};
   const LaunchShape small = small_encode_shape(view, row_count, device);
   if (row_count > few_rows_ || !small.threads) {
-    const cudaError_t many = view.quantizer == DeviceQuantizer::trellis
-                                 ? launch_trellis_encode(view, job, rows, half, device, stream)
-                                 : launch_blockwise_encode(view, job, rows, half, device, stream);
+    const cudaError_t many = launch_blockwise_encode(view, job, rows, half, device, stream);
     if (many != cudaErrorInvalidConfiguration) return check(many);
   }
   check_width(small);

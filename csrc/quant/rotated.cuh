@@ -1,4 +1,4 @@
-// The rotated codecs (h4, int4, h8) on a GPU. Pointers are device memory, or pinned host memory, which the
+// The rotated codecs (h4, h8) on a GPU. Pointers are device memory, or pinned host memory, which the
 // kernels then read and write across the bus; work is queued on a stream, one launch a call.
 #pragma once
 #include <cuda_runtime_api.h>

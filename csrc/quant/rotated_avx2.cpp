@@ -20,7 +20,6 @@ struct Avx2 {
   using F = __m256;
   using I = __m256i;
   static constexpr int W = 8;
-  static constexpr int kTable = 8;  // entries that a lookup takes at one go
 
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static void store(float* p, F v) { _mm256_storeu_ps(p, v); }
@@ -30,32 +29,14 @@ struct Avx2 {
   static void store_half(half_bits* p, F v) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
   }
-  static F gather(const float* base, const std::uint32_t* at) {
-    return _mm256_i32gather_ps(base, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)), 4);
-  }
   static F set(float v) { return _mm256_set1_ps(v); }
   static I set_int(int v) { return _mm256_set1_epi32(v); }
   static float first(F v) { return _mm256_cvtss_f32(v); }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
   static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
   static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
-  static F sqrt(F v) { return _mm256_sqrt_ps(v); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
-  static F min(F a, F b) { return _mm256_min_ps(a, b); }
-  static std::uint32_t less(F a, F b) {
-    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LT_OQ)));
-  }
-  // The lesser of two, and in which lanes that is `a`.
-  static F lesser(F a, F b, std::uint32_t& is_a) {
-    is_a = less(a, b);
-    return min(a, b);
-  }
   static F abs(F v) { return _mm256_andnot_ps(set(-0.0f), v); }
-
-  static void store_int(std::uint32_t* p, I v) { _mm256_storeu_si256(reinterpret_cast<I*>(p), v); }
-  static I add_int(I a, I b) { return _mm256_add_epi32(a, b); }
-  static I sub_int(I a, I b) { return _mm256_sub_epi32(a, b); }
-  static I shift_right(I v, int by) { return _mm256_srli_epi32(v, by); }
 
   // Lane i takes lane i ^ H.
   template <int H>
@@ -84,10 +65,8 @@ struct Avx2 {
     return _mm256_i32gather_ps(table, index, 4);
   }
   // How many midpoints lie below each of COUNT values.
-  template <int BITS>
   struct Search {
     const Codebook& book;
-    explicit Search(const Codebook& of) : book(of) {}
 
     template <int COUNT>
     void find(const F* value, I* code) const {
@@ -95,7 +74,7 @@ struct Avx2 {
     }
     template <int STEP = 0>
     I find_one(F value, I code) const {
-      if constexpr (STEP == BITS) {
+      if constexpr (STEP == 4) {
         return code;
       } else {
         const F greater = _mm256_cmp_ps(value, lookup<(1 << STEP)>(book.steps[STEP], code), _CMP_GT_OQ);
@@ -104,25 +83,6 @@ struct Avx2 {
       }
     }
   };
-  // By subset the squared error of the nearest level of a value, given how many midpoints lie below it.
-  template <int BITS>
-  struct Nearest {
-    const Trellis& book;
-    explicit Nearest(const Trellis& of) : book(of) {}
-
-    void errors(F value, I below, F* error) const {
-      for (int subset = 0; subset < 4; ++subset) {
-        const F wrong = sub(value, level(subset, below));
-        error[subset] = mul(wrong, wrong);
-      }
-    }
-    F level(int subset, I below) const {
-      if constexpr ((2 << BITS) <= kTable) return lookup<(2 << BITS)>(book.nearest[subset], below);
-      const I index = shift_right(sub_int(add_int(below, set_int(3)), set_int(subset)), 2);
-      return lookup<(1 << (BITS - 1))>(book.subsets[subset], index);
-    }
-  };
-
   // The sums of four registers in halving order.
   static void sum_each(const F* v, float* sums) {
     for (int i = 0; i < 4; ++i) {
@@ -140,33 +100,12 @@ struct Avx2 {
     }
   }
   static I in_order(I packed) { return _mm256_permute4x64_epi64(packed, 0xD8); }  // packs work in halves
-  // below + 3 - subset, a byte a lane; bit i of `high` and `low` is of lane i.
-  static void subtract_subsets(const std::uint8_t* below, std::uint64_t high, std::uint64_t low,
-                               std::uint8_t* sums) {
-    for (int half = 0; half < 2; ++half) {
-      const I three = _mm256_add_epi8(_mm256_loadu_si256(reinterpret_cast<const I*>(below + 32 * half)),
-                                      _mm256_set1_epi8(3));
-      const I ones = bytes_where(static_cast<std::uint32_t>(low >> (32 * half)));
-      const I twos = bytes_where(static_cast<std::uint32_t>(high >> (32 * half)));
-      const I rest = _mm256_add_epi8(_mm256_add_epi8(three, ones), _mm256_add_epi8(twos, twos));
-      _mm256_storeu_si256(reinterpret_cast<I*>(sums + 32 * half), rest);
-    }
-  }
-  // -1 in byte i where bit i is set.
-  static I bytes_where(std::uint32_t bits) {
-    const I own = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
-    const I of_byte = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2,
-                                       3, 3, 3, 3, 3, 3, 3, 3);
-    const I spread = _mm256_shuffle_epi8(set_int(static_cast<int>(bits)), of_byte);
-    return _mm256_cmpeq_epi8(_mm256_and_si256(spread, own), own);
-  }
-  // The planes of bits LOW to LOW + BITS - 1.
-  template <int BITS, int LOW = 0>
+  template <int BITS>
   static void store_planes(const std::uint8_t* codes, std::uint8_t* p) {
     for (int half = 0; half < 2; ++half) {
       const I bytes = _mm256_loadu_si256(reinterpret_cast<const I*>(codes + 32 * half));
       for (int plane = 0; plane < BITS; ++plane) {
-        const int bits = _mm256_movemask_epi8(_mm256_slli_epi16(bytes, 8 - LOW - BITS + plane));
+        const int bits = _mm256_movemask_epi8(_mm256_slli_epi16(bytes, 8 - BITS + plane));
         std::memcpy(p + 8 * plane + 4 * half, &bits, sizeof bits);
       }
     }

@@ -26,7 +26,6 @@ struct Avx512 {
   static constexpr int W = 16;
   static constexpr float kRound = 0x1.8p23f;
   static constexpr int kRoundBits = 0x4B400000;
-  static constexpr int kTable = 32;  // entries that a lookup takes at one go
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
@@ -36,33 +35,14 @@ struct Avx512 {
   static void store_half(half_bits* p, F v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
   }
-  static F gather(const float* base, const std::uint32_t* at) {
-    return _mm512_i32gather_ps(_mm512_loadu_si512(at), base, 4);
-  }
   static F set(float v) { return _mm512_set1_ps(v); }
   static I set_int(int v) { return _mm512_set1_epi32(v); }
   static float first(F v) { return _mm512_cvtss_f32(v); }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
-  static F sqrt(F v) { return _mm512_sqrt_ps(v); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
-  static F min(F a, F b) { return _mm512_min_ps(a, b); }
-  static std::uint32_t less(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
-  // The lesser of two that are not below 0, and in which lanes that is `a`. Such floats order as integers,
-  // whose minimum is soonest there.
-  static F lesser(F a, F b, std::uint32_t& is_a) {
-    is_a = less(a, b);
-    return _mm512_castsi512_ps(_mm512_min_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
-  }
   static F abs(F v) { return _mm512_abs_ps(v); }
-  static F choose(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
-
-  static void store_int(std::uint32_t* p, I v) { _mm512_storeu_si512(p, v); }
-  static I add_int(I a, I b) { return _mm512_add_epi32(a, b); }
-  static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
-  static I shift_right(I v, unsigned by) { return _mm512_srli_epi32(v, by); }
-
   // Lane i takes lane i ^ H.
   template <int H>
   static F swap(F v) {
@@ -82,65 +62,30 @@ struct Avx512 {
 
   template <int SIZE>
   static F lookup(const float* table, I index) {
-    if constexpr (SIZE == 1) return set(table[0]);
-    if constexpr (SIZE <= 16) return _mm512_permutexvar_ps(index, _mm512_load_ps(table));
-    const F low = _mm512_permutex2var_ps(_mm512_load_ps(table), index, _mm512_load_ps(table + 16));
-    if constexpr (SIZE <= 32) return low;
-    if constexpr (SIZE == 128) return _mm512_i32gather_ps(_mm512_and_si512(index, set_int(127)), table, 4);
-    const F high = _mm512_permutex2var_ps(_mm512_load_ps(table + 32), index, _mm512_load_ps(table + 48));
-    return choose(_mm512_test_epi32_mask(index, set_int(32)), high, low);
+    if constexpr (SIZE == 16) return _mm512_permutexvar_ps(index, _mm512_load_ps(table));
+    return _mm512_permutex2var_ps(_mm512_load_ps(table), index, _mm512_load_ps(table + 16));
   }
-  // How many midpoints lie below each of COUNT values: by bucket, which leaves one comparison (5 bits: two),
-  // or bit by bit. One stage for all values before the next, as few chains fit into the scheduler one by one.
-  template <int BITS>
+  // How many midpoints lie below each of COUNT values: by bucket, which leaves one comparison. One stage for
+  // all values before the next, as few chains fit into the scheduler one by one.
   struct Search {
     const Codebook& book;
-    explicit Search(const Codebook& of) : book(of) {}
 
     template <int COUNT>
     __attribute__((always_inline)) void find(const F* value, I* code) const {
-      if constexpr (BITS > 5) {
-        find_bits<COUNT>(value, code);
-      } else {
-        I bucket[COUNT];
-        // Adding 1.5 * 2^23 rounds to nearest and leaves the bucket in the low bits.
-        each<COUNT>([&](int i) {
-          bucket[i] = _mm512_castps_si512(_mm512_fmadd_ps(value[i], set(book.spread), set(kRound)));
-        });
-        each<COUNT>([&](int i) { bucket[i] = _mm512_min_epi32(bucket[i], set_int(kRoundBits + 15)); });
-        each<COUNT>([&](int i) { bucket[i] = _mm512_max_epi32(bucket[i], set_int(kRoundBits - 15)); });
-        each<COUNT>([&](int i) {
-          code[i] = _mm512_permutex2var_epi32(_mm512_load_si512(book.bucket_codes), bucket[i],
-                                              _mm512_load_si512(book.bucket_codes + 16));
-        });
-        if constexpr (BITS < 5) {
-          count_greater<COUNT>(value, code,
-                               [&](int i) { return lookup<32>(book.bucket_midpoints, bucket[i]); });
-        } else {
-          count_greater<COUNT>(value, code, [&](int i) { return lookup<32>(book.midpoints, code[i]); });
-          count_greater<COUNT>(value, code, [&](int i) { return lookup<32>(book.midpoints, code[i]); });
-        }
-      }
-    }
-
-    template <int COUNT, int STEP = 0>
-    __attribute__((always_inline)) void find_bits(const F* value, I* code) const {
-      if constexpr (STEP == 0) each<COUNT>([&](int i) { code[i] = set_int(0); });
-      if constexpr (STEP < BITS) {
-        F found[COUNT];
-        each<COUNT>([&](int i) { found[i] = lookup<(1 << STEP)>(book.steps[STEP], code[i]); });
-        each<COUNT>([&](int i) { code[i] = _mm512_add_epi32(code[i], code[i]); });
-        count_greater<COUNT>(value, code, [&](int i) { return found[i]; });
-        find_bits<COUNT, STEP + 1>(value, code);
-      }
+      I bucket[COUNT];
+      // Adding 1.5 * 2^23 rounds to nearest and leaves the bucket in the low bits.
+      each<COUNT>([&](int i) {
+        bucket[i] = _mm512_castps_si512(_mm512_fmadd_ps(value[i], set(book.spread), set(kRound)));
+      });
+      each<COUNT>([&](int i) { bucket[i] = _mm512_min_epi32(bucket[i], set_int(kRoundBits + 15)); });
+      each<COUNT>([&](int i) { bucket[i] = _mm512_max_epi32(bucket[i], set_int(kRoundBits - 15)); });
+      each<COUNT>([&](int i) {
+        code[i] = _mm512_permutex2var_epi32(_mm512_load_si512(book.bucket_codes), bucket[i],
+                                            _mm512_load_si512(book.bucket_codes + 16));
+      });
+      count_greater<COUNT>(value, code, [&](int i) { return lookup<32>(book.bucket_midpoints, bucket[i]); });
     }
   };
-  // Kept in a register instead of being loaded anew each time.
-  template <class T>
-  static T held(T table) {
-    asm("" : "+v"(table));
-    return table;
-  }
   template <int COUNT, class Do>
   __attribute__((always_inline)) static void each(Do what) {
 #pragma GCC unroll 8
@@ -154,34 +99,6 @@ struct Avx512 {
     each<COUNT>([&](int i) { greater[i] = _mm512_cmp_ps_mask(value[i], found[i], _CMP_GT_OQ); });
     each<COUNT>([&](int i) { code[i] = _mm512_mask_add_epi32(code[i], greater[i], code[i], set_int(1)); });
   }
-  // By subset the squared error of the nearest level of a value, given how many midpoints lie below it.
-  // Tables of up to 32 entries stay in registers for a run of blocks.
-  template <int BITS>
-  struct Nearest {
-    static constexpr bool kHeld = BITS <= 4;
-    const Trellis& book;
-    F low[4], high[4];
-
-    explicit Nearest(const Trellis& of) : book(of) {
-      if constexpr (kHeld)
-        for (int subset = 0; subset < 4; ++subset) {
-          low[subset] = held(_mm512_load_ps(book.nearest[subset]));
-          if constexpr (BITS == 4) high[subset] = held(_mm512_load_ps(book.nearest[subset] + 16));
-        }
-    }
-    __attribute__((always_inline)) void errors(F value, I below, F* error) const {
-      each<4>([&](int subset) { error[subset] = level(subset, below); });
-      each<4>([&](int subset) { error[subset] = sub(value, error[subset]); });
-      each<4>([&](int subset) { error[subset] = mul(error[subset], error[subset]); });
-    }
-    __attribute__((always_inline)) F level(int subset, I below) const {
-      if constexpr (BITS < 4) return _mm512_permutexvar_ps(below, low[subset]);
-      if constexpr (BITS == 4) return _mm512_permutex2var_ps(low[subset], below, high[subset]);
-      const I index = shift_right(add_int(below, set_int(3 - subset)), 2);
-      return lookup<(1 << (BITS - 1))>(book.subsets[subset], index);
-    }
-  };
-
   // The sums of four registers in halving order.
   static void sum_each(const F* v, float* sums) {
     const F ab = add(_mm512_shuffle_f32x4(v[0], v[1], 0x44), _mm512_shuffle_f32x4(v[0], v[1], 0xEE));
@@ -210,20 +127,12 @@ struct Avx512 {
   static I transposed() { return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); }
 
   static void store_codes(const I* code, std::uint8_t* p) { _mm512_storeu_si512(p, to_bytes(code)); }
-  // below + 3 - subset, a byte a lane; bit i of `high` and `low` is of lane i.
-  static void subtract_subsets(const std::uint8_t* below, std::uint64_t high, std::uint64_t low,
-                               std::uint8_t* sums) {
-    const I three = _mm512_add_epi8(_mm512_loadu_si512(below), _mm512_set1_epi8(3));
-    const I rest = _mm512_mask_sub_epi8(three, high, three, _mm512_set1_epi8(2));
-    _mm512_store_si512(sums, _mm512_mask_sub_epi8(rest, low, rest, _mm512_set1_epi8(1)));
-  }
-  // The planes of bits LOW to LOW + BITS - 1.
-  template <int BITS, int LOW = 0>
+  template <int BITS>
   static void store_planes(const std::uint8_t* codes, std::uint8_t* p) {
     const I bytes = _mm512_loadu_si512(codes);
 #pragma GCC unroll 6
     for (int plane = 0; plane < BITS; ++plane) {
-      const __mmask64 bits = _mm512_test_epi8_mask(bytes, _mm512_set1_epi8(1 << (LOW + BITS - 1 - plane)));
+      const __mmask64 bits = _mm512_test_epi8_mask(bytes, _mm512_set1_epi8(1 << (BITS - 1 - plane)));
       std::memcpy(p + 8 * plane, &bits, sizeof bits);
     }
   }

@@ -120,7 +120,6 @@ __device__ __forceinline__ void read_block(const unsigned char* block, float, fl
 // The tables by block, where a kernel has them: in its shared memory, or in the device's.
 struct BlockTables {
   const float4 *mean, *factor;  // forward or backward
-  const uint4* order;           // of int4's decoding
 };
 
 // Bytes of mean or factor.

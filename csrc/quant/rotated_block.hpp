@@ -3,37 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "quant/e4m3.hpp"
 #include "quant/half.hpp"
 #include "quant/rotated.hpp"
 
 namespace hyperlane {
 namespace {
-
-constexpr float kLargestScale = 448;
-constexpr float kLoudest = 10;  // a value of int4 by the RMS of its row
-
-// `yes` or `no` without a branch, so that loops over scales vectorise.
-inline std::uint32_t pick(bool which, std::uint32_t yes, std::uint32_t no) {
-  const std::uint32_t mask = 0u - static_cast<std::uint32_t>(which);
-  return (yes & mask) | (no & ~mask);
-}
-
-// E4M3 codes of 0 <= value; above 448 saturates.
-inline std::uint32_t e4m3_nearest(float value) {
-  const std::uint32_t bits = std::min(float_to_bits(value), float_to_bits(kLargestScale));
-  const std::uint32_t normal = ((bits + 0x7FFFF + ((bits >> 20) & 1)) >> 20) - (120 << 3);
-  const float shifted = bits_to_float(bits) + 16384.0f;  // rounds at 2^-9
-  const std::uint32_t subnormal = float_to_bits(shifted) - float_to_bits(16384.0f);
-  return pick(bits < float_to_bits(0x1p-6f), subnormal, normal);
-}
-
-// A sixteenth of what the low seven bits of an E4M3 code stand for.
-inline float e4m3_step(std::uint32_t code) {
-  const std::uint32_t low = code & 127;
-  const float normal = bits_to_float((low + ((120 - 4) << 3)) << 20);
-  const float subnormal = static_cast<float>(static_cast<std::int32_t>(low)) * 0x1p-13f;
-  return bits_to_float(pick(low < 8, float_to_bits(subnormal), float_to_bits(normal)));
-}
 
 struct Trials {
   std::uint8_t code[4];
@@ -46,7 +21,7 @@ inline Trials block_trials(const Rotated& codec, float gain) {
     const std::uint32_t code = e4m3_nearest(gain * codec.trials[i]);
     trials.code[i] = static_cast<std::uint8_t>(code);
     trials.step[i] = e4m3_step(code);
-    trials.inverse[i] = code ? 1.0f / trials.step[i] : 0.0f;
+    trials.inverse[i] = e4m3_inverse(code);
   }
   return trials;
 }
@@ -73,9 +48,9 @@ inline void hadamard(float* values, std::size_t size) {
       }
 }
 
-inline std::uint32_t search(const Codebook& book, int bits, float value) {
+inline std::uint32_t search(const Codebook& book, float value) {
   std::uint32_t code = 0;
-  for (int step = 0; step < bits; ++step) code = 2 * code + (value > book.steps[step][code]);
+  for (int step = 0; step < 4; ++step) code = 2 * code + (value > book.steps[step][code]);
   return code;
 }
 
@@ -92,7 +67,7 @@ inline bool encode_levels(const Rotated& codec, const Block& block, const float*
     std::uint32_t index[kBlock];
     float errors[kBlock];
     for (std::size_t i = 0; i < block.size; ++i) {
-      index[i] = search(book, block.bits, values[i] * trials.inverse[trial]);
+      index[i] = search(book, values[i] * trials.inverse[trial]);
       const float wrong = values[i] - book.levels[index[i]] * trials.step[trial];
       errors[i] = wrong * wrong;
     }
@@ -114,7 +89,7 @@ inline bool encode_bytes(const Block& block, const float* values, std::uint8_t* 
   float absmax = 0;
   for (std::size_t i = 0; i < block.size; ++i) absmax = std::max(absmax, std::fabs(values[i]));
   const std::uint32_t code = byte_scale(absmax * 16.0f);
-  const float inverse = (code ? 1.0f / e4m3_step(code) : 0.0f) * 127.0f;
+  const float inverse = e4m3_inverse(code) * 127.0f;
   for (std::size_t i = 0; i < block.size; ++i) {
     const float steps = std::min(std::max(std::nearbyint(values[i] * inverse), -127.0f), 127.0f);
     codes[i] = static_cast<std::uint8_t>(static_cast<std::int8_t>(steps));
@@ -122,17 +97,6 @@ inline bool encode_bytes(const Block& block, const float* values, std::uint8_t* 
   *scale = static_cast<std::uint8_t>(code);
   return absmax * 16.0f <= kLargestScale;
 }
-
-// The one scale of a row of int4, from the squares and the largest of its values; false where it cannot hold
-// them.
-inline bool row_scale(const Rotated& codec, float squares, float most, std::uint8_t* scale) {
-  const float count = static_cast<float>(std::max<std::size_t>(codec.coded, 1));
-  const float rms = std::sqrt(squares * (1.0f / count)), sixteenfold = rms * 15.375f;  // 0.96 times 16
-  *scale = static_cast<std::uint8_t>(e4m3_nearest(sixteenfold));
-  return sixteenfold <= kLargestScale && most <= kLoudest * rms;
-}
-
-inline float inverse_step(std::uint8_t scale) { return scale ? 1.0f / e4m3_step(scale) : 0.0f; }
 
 // Rotated values of one block -> its scale byte and codes; false where the scale cannot hold them.
 inline bool encode_block(const Rotated& codec, const Block& block, const float* values, std::uint8_t* scale,

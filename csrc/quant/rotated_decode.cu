@@ -7,7 +7,7 @@ namespace {
 template <DeviceQuantizer kQuantizer, class T>
 cudaError_t launch_rows(const RotatedView& view, const DecodeJob& job, T* rows, const Device& device,
                         cudaStream_t stream) {
-  const unsigned warp_bytes = decode_warp_bytes<kQuantizer, T>(view), level_size = level_bytes<kQuantizer>();
+  const unsigned warp_bytes = decode_warp_bytes<T>(view), level_size = level_bytes<kQuantizer>();
   const unsigned table_bytes = 2 * block_table_bytes(view);
   const bool aligned = on_bytes(rows, view.width * sizeof(T), 16);
   const LaunchShape shape =
@@ -18,14 +18,9 @@ cudaError_t launch_rows(const RotatedView& view, const DecodeJob& job, T* rows, 
 template <class T>
 cudaError_t launch_any(const RotatedView& view, const DecodeJob& job, T* rows, const Device& device,
                        cudaStream_t stream) {
-  switch (view.quantizer) {
-    case DeviceQuantizer::nf4:
-      return launch_rows<DeviceQuantizer::nf4>(view, job, rows, device, stream);
-    case DeviceQuantizer::trellis:
-      return launch_rows<DeviceQuantizer::trellis>(view, job, rows, device, stream);
-    default:
-      return launch_rows<DeviceQuantizer::bytes>(view, job, rows, device, stream);
-  }
+  if (view.quantizer == DeviceQuantizer::bytes)
+    return launch_rows<DeviceQuantizer::bytes>(view, job, rows, device, stream);
+  return launch_rows<DeviceQuantizer::nf4>(view, job, rows, device, stream);
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
-// The rotated codecs' decoding on the GPU: a warp takes a row, a thread each of its blocks; nothing is
-// searched.
+// The rotated codecs' decoding on the GPU: a warp takes a row, a thread each of its blocks.
 #pragma once
 #include "quant/rotated_block.cuh"
 #include "quant/rotated_launch.cuh"
@@ -8,7 +7,6 @@ namespace hyperlane {
 namespace {
 
 constexpr unsigned kDecodeWarps = 16;
-constexpr unsigned kLevelBytes = 256 * 32 * 4;  // int4: view.levels
 constexpr unsigned kNf4LevelBytes = 16 * 32 * 4;
 
 __device__ __forceinline__ unsigned packed_state(const unsigned char* payload, std::size_t row) {
@@ -110,54 +108,6 @@ __device__ __forceinline__ void decode_bytes64(const uint4* codes, float step, f
   }
 }
 
-// A whole block of int4: planes of its levels' numbers, of which the lowest two are the subset's, made of the
-// path bits of this block and of the last one before it that has bits.
-__device__ __forceinline__ void decode_levels(const unsigned char* levels, const unsigned char* codes,
-                                              unsigned bits, uint2 past, float step, unsigned lane,
-                                              float* v) {
-  const uint2 path = bits ? *reinterpret_cast<const uint2*>(codes) : uint2{0, 0};
-  uint2 number[8] = {};
-  number[0] = {path.x << 16 | past.y >> 16, path.y << 16 | path.x >> 16};
-  number[1] = {path.x ^ past.y, path.y ^ path.x};
-#pragma unroll
-  for (int k = 0; k < 5; ++k)  // index bit k
-    if (k + 1 < static_cast<int>(bits))
-      number[2 + k] = *reinterpret_cast<const uint2*>(codes + 8 * (static_cast<int>(bits) - 1 - k));
-  const unsigned base = (2u << bits) * 128 + 4 * lane;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    unsigned bytes[8];
-#pragma unroll
-    for (int i = 0; i < 8; ++i) bytes[i] = half ? number[i].y : number[i].x;
-    planes_to_bytes(bytes);
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {
-      const int shift = 8 * (i / 8) - 7;
-      const unsigned word = bytes[i % 8];
-      const unsigned at = ((shift < 0 ? word << -shift : word >> shift) & 0x3F80u) | base;
-      v[32 * half + i] = *reinterpret_cast<const float*>(levels + at) * step;
-    }
-  }
-}
-
-// A block of less than 64 of int4, one value after the other. `past`: the path bits of the last 64 values,
-// the latest on top.
-__device__ inline void decode_short_levels(const RotatedView& view, const DeviceBlock& block,
-                                           const unsigned char* codes, unsigned long long& past, float step,
-                                           float* values) {
-  for (unsigned start = 0; start < block.size; start += kTrellisLanes) {
-    unsigned long long path = 0;
-    for (unsigned i = start; i < min(start + kTrellisLanes, block.size); ++i) {
-      const unsigned code = read_code(block, codes, i), at = i - start;
-      const unsigned p = code >> (block.bits - 1), index = code & ((1u << (block.bits - 1)) - 1);
-      const unsigned p1 = past >> (48 + at) & 1, p2 = past >> (32 + at) & 1;
-      values[i] = view.levels[((2u << block.bits) + 4 * index + 2 * (p ^ p2) + p1) * 32] * step;
-      path |= static_cast<unsigned long long>(p) << at;
-    }
-    past = past >> kTrellisLanes | path << 48;
-  }
-}
-
 // ---- rows
 
 __device__ __forceinline__ void store16(unsigned char* to, const float* v, __half) {  // 8 values
@@ -170,7 +120,7 @@ __device__ __forceinline__ void store16(unsigned char* to, const float* v, float
   *reinterpret_cast<float4*>(to) = make_float4(v[0], v[1], v[2], v[3]);
 }
 
-template <bool kSorted, class T>
+template <class T>
 __device__ __forceinline__ void put_block(const BlockTables& tables, unsigned whole_count, unsigned b,
                                           float* v, float rms, unsigned char* stage) {
 #pragma unroll
@@ -183,62 +133,25 @@ __device__ __forceinline__ void put_block(const BlockTables& tables, unsigned wh
     four[2] = (four[2] * backward.z + mean.z) * rms;
     four[3] = (four[3] * backward.w + mean.w) * rms;
   }
-  if constexpr (kSorted) {
-    T* row = reinterpret_cast<T*>(stage);
+  constexpr int kValues = 16 / sizeof(T);
 #pragma unroll
-    for (int part = 0; part < 8; ++part) {
-      const uint4 order = __ldg(tables.order + part * whole_count + b);
-      const unsigned pairs[4] = {order.x, order.y, order.z, order.w};
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        narrow(v[8 * part + 2 * i], row + (pairs[i] & 0xFFFF));
-        narrow(v[8 * part + 2 * i + 1], row + (pairs[i] >> 16));
-      }
-    }
-  } else {
-    constexpr int kValues = 16 / sizeof(T);
-#pragma unroll
-    for (int chunk = 0; chunk < 64 / kValues; ++chunk)
-      store16(stage + b * kBlockStride<T> + 16 * chunk, v + kValues * chunk, T());
-  }
-}
-
-template <bool kSorted, class T>
-__device__ __forceinline__ T* staged_value(const RotatedView& view, unsigned place, unsigned char* stage) {
-  if (kSorted) return reinterpret_cast<T*>(stage) + view.order[place];
-  return staged_tail<T>(stage, view.whole_count) + place - view.whole_count * kBlockSize;
+  for (int chunk = 0; chunk < 64 / kValues; ++chunk)
+    store16(stage + b * kBlockStride<T> + 16 * chunk, v + kValues * chunk, T());
 }
 
 // Blocks of less than 64, by the warp.
-template <DeviceQuantizer kQuantizer, class T>
+template <class T>
 __device__ __noinline__ void decode_tail(const RotatedView& view, const unsigned char* record, float rms,
                                          unsigned lane, unsigned char* stage) {
-  constexpr bool kTrellis = kQuantizer == DeviceQuantizer::trellis;
-  unsigned long long past = 0;
-  for (unsigned b = view.whole_count; kTrellis && b-- > 0;) {
-    const DeviceBlock block = view.blocks[b];
-    if (!block.bits) continue;
-    const uint2 path = *reinterpret_cast<const uint2*>(record + block.code_at);
-    past = static_cast<unsigned long long>(path.y) << 32 | path.x;
-    break;
-  }
+  T* tail = staged_tail<T>(stage, view.whole_count);
   for (unsigned b = view.whole_count; b < view.block_count; ++b) {
     const DeviceBlock block = view.blocks[b];
     const int at = static_cast<int>(lane);
-    Pair v{0, 0};
-    if (!kTrellis) {
-      v = decode_block(view, view.nf4, block, at, record);
-    } else if (block.bits) {
-      float values[32];  // every lane all of them: short rows only
-      decode_short_levels(view, block, record + block.code_at, past, e4m3_step(record[2]), values);
-      for (unsigned i = 0; i < block.size; ++i)
-        if (i == lane) v.low = values[i];
-    }
-    v = hadamard(v, block.size, at);
+    const Pair v = hadamard(decode_block(view, view.nf4, block, at, record), block.size, at);
     const unsigned place = block.start + lane;
     if (has_low(block, at))
       narrow((v.low * view.backward[place] + view.mean[place]) * rms,
-             staged_value<kTrellis, T>(view, place, stage));
+             tail + place - view.whole_count * kBlockSize);
   }
 }
 
@@ -246,31 +159,24 @@ template <DeviceQuantizer kQuantizer, class T>
 __device__ __forceinline__ void decode_row(const RotatedView& view, const BlockTables& tables,
                                            const unsigned char* levels, const unsigned char* record,
                                            unsigned lane, unsigned char* stage) {
-  constexpr bool kTrellis = kQuantizer == DeviceQuantizer::trellis;
   const float rms = __half2float(__ushort_as_half(static_cast<unsigned short>(record[0] | record[1] << 8)));
   const unsigned char* codes = record + 2 + view.scale_count;
   for (unsigned b = lane; b < view.whole_count; b += 32) {
     float v[64];
-    if constexpr (kTrellis) {
-      const DeviceBlock block = view.blocks[b];
-      const unsigned before = view.block_before[b];
-      uint2 past{0, 0};
-      if (block.bits && before) past = *reinterpret_cast<const uint2*>(record + before);
-      decode_levels(levels, record + block.code_at, block.bits, past, e4m3_step(record[2]), lane, v);
-    } else if constexpr (kQuantizer == DeviceQuantizer::nf4) {
+    if constexpr (kQuantizer == DeviceQuantizer::nf4) {
       decode_nf4(levels, reinterpret_cast<const uint4*>(codes) + 2 * b, e4m3_step(record[2 + b]), lane, v);
     } else {
       decode_bytes64(reinterpret_cast<const uint4*>(codes) + 4 * b,
                      e4m3_step(record[2 + b]) * (1.0f / 127.0f), v);
     }
     hadamard64(v);
-    put_block<kTrellis, T>(tables, view.whole_count, b, v, rms, stage);
+    put_block<T>(tables, view.whole_count, b, v, rms, stage);
   }
-  if (view.whole_count < view.block_count) decode_tail<kQuantizer, T>(view, record, rms, lane, stage);
+  if (view.whole_count < view.block_count) decode_tail<T>(view, record, rms, lane, stage);
   __syncwarp();
 }
 
-template <bool kSorted, class T>
+template <class T>
 __device__ __forceinline__ void unstage(const RotatedView& view, unsigned char* stage, T* row, bool aligned,
                                         unsigned id, unsigned threads = 32) {
   constexpr unsigned kValues = 16 / sizeof(T);
@@ -278,16 +184,14 @@ __device__ __forceinline__ void unstage(const RotatedView& view, unsigned char* 
   if (aligned) {
 #pragma unroll 4
     for (unsigned chunk = id; chunk < whole / kValues; chunk += threads) {
-      const unsigned char* from = kSorted ? stage + 16 * chunk : staged_chunk<T>(stage, chunk);
+      const unsigned char* from = staged_chunk<T>(stage, chunk);
       __stcs(reinterpret_cast<uint4*>(row) + chunk, *reinterpret_cast<const uint4*>(from));
     }
   } else {
     for (unsigned i = id; i < whole; i += threads)
-      row[i] = kSorted ? reinterpret_cast<const T*>(stage)[i]
-                       : reinterpret_cast<const T*>(staged_chunk<T>(stage, i / kValues))[i % kValues];
+      row[i] = reinterpret_cast<const T*>(staged_chunk<T>(stage, i / kValues))[i % kValues];
   }
-  const T* tail =
-      kSorted ? reinterpret_cast<const T*>(stage) + whole : staged_tail<T>(stage, view.whole_count);
+  const T* tail = staged_tail<T>(stage, view.whole_count);
   for (unsigned i = whole + id; i < view.width; i += threads) row[i] = tail[i - whole];
 }
 
@@ -321,22 +225,13 @@ __device__ __noinline__ void read_raw(const unsigned char* from, unsigned state,
 
 template <DeviceQuantizer kQuantizer>
 __host__ __device__ constexpr unsigned level_bytes() {
-  return kQuantizer == DeviceQuantizer::trellis ? kLevelBytes
-         : kQuantizer == DeviceQuantizer::nf4   ? kNf4LevelBytes
-                                                : 0;
+  return kQuantizer == DeviceQuantizer::nf4 ? kNf4LevelBytes : 0;
 }
 
 // Of a warp: its row, and the records of this row and the next.
-template <DeviceQuantizer kQuantizer, class T>
-__host__ __device__ inline unsigned decoded_bytes(const RotatedView& view) {
-  const bool linear = kQuantizer == DeviceQuantizer::trellis;
-  return linear ? (view.width * static_cast<unsigned>(sizeof(T)) + 15) / 16 * 16
-                : staged_bytes<T>(view.width);
-}
-
-template <DeviceQuantizer kQuantizer, class T>
+template <class T>
 __host__ __device__ inline unsigned decode_warp_bytes(const RotatedView& view) {
-  return decoded_bytes<kQuantizer, T>(view) + 2 * record_bytes(view.row_bytes, view.scale_count);
+  return staged_bytes<T>(view.width) + 2 * record_bytes(view.row_bytes, view.scale_count);
 }
 
 template <DeviceQuantizer kQuantizer, class T>
@@ -345,8 +240,6 @@ __global__ void __launch_bounds__(32 * kDecodeWarps, 1)
                    bool aligned) {
   extern __shared__ uint4 shared[];
   auto* levels = reinterpret_cast<unsigned char*>(shared);
-  constexpr bool kTrellis = kQuantizer == DeviceQuantizer::trellis;
-  if constexpr (kTrellis) copy_table(shared, view.levels, kLevelBytes);
   if constexpr (kQuantizer == DeviceQuantizer::nf4) {
     for (unsigned i = threadIdx.x; i < kNf4LevelBytes / 4; i += blockDim.x)
       reinterpret_cast<float*>(shared)[i] = view.nf4[i / 32];
@@ -356,12 +249,11 @@ __global__ void __launch_bounds__(32 * kDecodeWarps, 1)
   auto *mean = reinterpret_cast<uint4*>(free), *backward = reinterpret_cast<uint4*>(free + table_bytes);
   copy_table(mean, view.mean_by_block, table_bytes);
   copy_table(backward, view.backward_by_block, table_bytes);
-  const BlockTables tables{reinterpret_cast<const float4*>(mean), reinterpret_cast<const float4*>(backward),
-                           view.order_by_block};  // small enough for the cache
+  const BlockTables tables{reinterpret_cast<const float4*>(mean), reinterpret_cast<const float4*>(backward)};
   __syncthreads();
   const unsigned lane = threadIdx.x % 32, record_size = record_bytes(view.row_bytes, view.scale_count);
-  unsigned char* stage = free + 2 * table_bytes + threadIdx.x / 32 * decode_warp_bytes<kQuantizer, T>(view);
-  unsigned char* fetched = stage + decoded_bytes<kQuantizer, T>(view);
+  unsigned char* stage = free + 2 * table_bytes + threadIdx.x / 32 * decode_warp_bytes<T>(view);
+  unsigned char* fetched = stage + staged_bytes<T>(view.width);
   unsigned char* record = fetched + record_size + record_pad(view.scale_count);
   const std::size_t step = static_cast<std::size_t>(gridDim.x) * (blockDim.x / 32);
   std::size_t index = blockIdx.x + static_cast<std::size_t>(gridDim.x) * (threadIdx.x / 32);
@@ -387,7 +279,7 @@ __global__ void __launch_bounds__(32 * kDecodeWarps, 1)
     }
     if (coded) {
       decode_row<kQuantizer, T>(view, tables, levels, record, lane, stage);
-      unstage<kQuantizer == DeviceQuantizer::trellis>(view, stage, rows + index * view.width, aligned, lane);
+      unstage(view, stage, rows + index * view.width, aligned, lane);
     }
     if (!more) return;
     __syncwarp();

@@ -38,8 +38,6 @@ struct LaunchShape {
   unsigned blocks, threads, shared_bytes;
 };
 
-cudaError_t launch_trellis_encode(const RotatedView& view, const EncodeJob& job, const void* rows, bool half,
-                                  const Device& device, cudaStream_t stream);
 cudaError_t launch_blockwise_encode(const RotatedView& view, const EncodeJob& job, const void* rows,
                                     bool half, const Device& device, cudaStream_t stream);
 cudaError_t launch_decode(const RotatedView& view, const DecodeJob& job, void* rows, bool half,

@@ -2,9 +2,7 @@
 // internal.
 #pragma once
 #include "quant/levels_simd.hpp"
-#include "quant/permute_rows.hpp"
 #include "quant/rotated_block.hpp"
-#include "quant/trellis_simd.hpp"
 
 namespace hyperlane {
 namespace {
@@ -17,7 +15,6 @@ struct Simd {
   static constexpr int N = static_cast<int>(kBlock) / W;  // registers a block
   static constexpr int kAtOnce = W == 16 ? 2 : 1;         // blocks whose transforms run side by side
   static constexpr int kDecodedAtOnce = W == 16 ? 4 : 1;  // where decoding them takes few registers
-  using Path = TrellisPath<V>;
   using Levels = LevelSearch<V>;
 
   // Stage by stage for BLOCKS blocks at once, as the chain of one leaves the units idle.
@@ -72,7 +69,7 @@ struct Simd {
   static bool encode_bytes(const F* v, std::uint8_t* scale, std::uint8_t* codes) {
     const float most = absmax(v) * 16.0f;
     const std::uint32_t code = byte_scale(most);
-    const F inverse = V::set((code ? 1.0f / e4m3_step(code) : 0.0f) * 127.0f);
+    const F inverse = V::set(e4m3_inverse(code) * 127.0f);
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) V::store_bytes(V::mul(v[i], inverse), codes + i * W);
     *scale = static_cast<std::uint8_t>(code);
@@ -140,16 +137,14 @@ struct Simd {
     }
   }
 
-  // Sorts, centres, scales and turns a block of a row, or several whole ones.
+  // Centres, scales and turns a block of a row, or several whole ones.
   template <int BLOCKS = 1>
-  static void rotate(const Rotated& codec, const Block& block, const float* row, bool in_order, F inverse_rms,
-                     F* v) {
+  static void rotate(const Rotated& codec, const Block& block, const float* row, F inverse_rms, F* v) {
 #pragma GCC unroll 16
     for (int i = 0; i < BLOCKS * N; ++i) {
       const std::size_t at = block.start + static_cast<std::size_t>(i * W);
-      const F value = in_order ? V::load(row + at) : V::gather(row, codec.order.data() + at);
-      v[i] =
-          V::mul(V::sub(V::mul(value, inverse_rms), V::load(&codec.mean[at])), V::load(&codec.forward[at]));
+      const F unit = V::mul(V::load(row + at), inverse_rms);
+      v[i] = V::mul(V::sub(unit, V::load(&codec.mean[at])), V::load(&codec.forward[at]));
     }
     if (block.size == kBlock) hadamard<BLOCKS>(v);
   }
@@ -166,79 +161,30 @@ struct Simd {
 
   // One stage for all blocks before the next, so that blocks overlap in the pipeline instead of waiting on
   // sums.
-  static bool encode_row(const Rotated& codec, const float* row, bool in_order, float inverse_rms,
-                         float* room, std::uint8_t* scales, std::uint8_t* codes) {
+  static bool encode_row(const Rotated& codec, const float* row, float inverse_rms, float* room,
+                         std::uint8_t* scales, std::uint8_t* codes) {
     const std::size_t count = codec.blocks.size();
     float *values = room, *gains = room + codec.mean.size(), *work = gains + count;
-    if (codec.quantizer == Quantizer::trellis)
-      return encode_trellis_row(codec, row, in_order, inverse_rms, room, scales, codes);
     const std::size_t whole = codec.width / kBlock;
     std::size_t b = 0;
     for (; b + kAtOnce <= whole; b += kAtOnce)
-      rotate_blocks<kAtOnce>(codec, codec.blocks[b], row, in_order, V::set(inverse_rms), values, gains + b);
+      rotate_blocks<kAtOnce>(codec, codec.blocks[b], row, V::set(inverse_rms), values, gains + b);
     for (; b < count; ++b)
-      rotate_blocks<1>(codec, codec.blocks[b], row, in_order, V::set(inverse_rms), values, gains + b);
+      rotate_blocks<1>(codec, codec.blocks[b], row, V::set(inverse_rms), values, gains + b);
     if (codec.quantizer == Quantizer::bytes) return encode_bytes_row(codec, values, scales, codes);
     return encode_levels_row(codec, values, gains, work, scales, codes);
   }
 
   template <int BLOCKS>
-  static void rotate_blocks(const Rotated& codec, const Block& block, const float* row, bool in_order,
-                            F inverse_rms, float* values, float* gains) {
+  static void rotate_blocks(const Rotated& codec, const Block& block, const float* row, F inverse_rms,
+                            float* values, float* gains) {
     F v[BLOCKS * N];
-    rotate<BLOCKS>(codec, block, row, in_order, inverse_rms, v);
+    rotate<BLOCKS>(codec, block, row, inverse_rms, v);
 #pragma GCC unroll 2
     for (int b = 0; b < BLOCKS; ++b) {
       write(v + b * N, values + block.start + static_cast<std::size_t>(b) * kBlock);
       gains[b] = block.size == kBlock ? absmax(v + b * N) : 0;
     }
-  }
-
-  static bool encode_trellis_row(const Rotated& codec, const float* row, bool in_order, float inverse_rms,
-                                 float* room, std::uint8_t* scale, std::uint8_t* codes) {
-    float* values = room;
-    F squares[N], most = V::set(0), v[N];
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) squares[i] = V::set(0);
-    const std::size_t whole = codec.width / kBlock;
-    for (std::size_t b = 0; b < whole; ++b) {
-      if (!codec.blocks[b].bits) continue;
-      rotate(codec, codec.blocks[b], row, in_order, V::set(inverse_rms), v);
-      write(v, values + b * kBlock);
-      measure(v, squares, most);
-    }
-    if (whole < codec.blocks.size()) {
-      rotate_tails(codec, row, in_order, inverse_rms, values);
-      read(values + whole * kBlock, v);
-      measure(v, squares, most);
-    }
-    const float loudest = V::first(max_lanes<W / 2>(most));
-    return row_scale(codec, sum(squares), loudest, scale) &&
-           Path::encode(codec, values, room + codec.mean.size(), *scale, codes);
-  }
-
-  static void measure(const F* v, F* squares, F& most) {
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) {
-      squares[i] = V::add(squares[i], V::mul(v[i], v[i]));
-      most = V::max(most, V::abs(v[i]));
-    }
-  }
-
-  // The short blocks at the end; zeros where there are no bits, and up to 64 values.
-  static void rotate_tails(const Rotated& codec, const float* row, bool in_order, float inverse_rms,
-                           float* values) {
-    for (std::size_t b = codec.width / kBlock; b < codec.blocks.size(); ++b) {
-      const Block& block = codec.blocks[b];
-      F v[N];
-      rotate(codec, block, row, in_order, V::set(inverse_rms), v);
-      write(v, values + block.start);
-      if (block.bits)
-        hyperlane::hadamard(values + block.start, block.size);
-      else
-        std::fill(values + block.start, values + block.start + block.size, 0.0f);
-    }
-    std::fill(values + codec.width, values + (codec.width / kBlock + 1) * kBlock, 0.0f);
   }
 
   static bool encode_levels_row(const Rotated& codec, const float* values, const float* gains, float* work,
@@ -306,32 +252,18 @@ struct Simd {
     return encode_block(codec, block, tail, scale, codes);
   }
 
-  static void decode(const Rotated& codec, const Block& block, const std::uint8_t*& scales,
-                     const std::uint8_t* codes, std::uint64_t& past, F* v) {
-    if (codec.quantizer == Quantizer::trellis)
-      return Path::decode(codec, block, e4m3_step(*scales), codes, past, v);
-    const float step = e4m3_step(*scales++);
+  static void decode(const Rotated& codec, float step, const std::uint8_t* codes, F* v) {
     return codec.quantizer == Quantizer::nf4 ? decode_nf4(codec.nf4, step, codes, v)
                                              : decode_bytes(step, codes, v);
   }
 
-  static void decode_tail(const Rotated& codec, const Block& block, const std::uint8_t*& scales,
-                          const std::uint8_t* codes, std::uint64_t& past, float* values) {
-    if (codec.quantizer == Quantizer::trellis)
-      return decode_trellis(codec, block, e4m3_step(*scales), codes, past, values);
-    decode_block(codec, block, *scales++, codes, values);
-  }
-
   template <int BLOCKS>
   static void decode_blocks(const Rotated& codec, const Block* block, const std::uint8_t*& scales,
-                            const std::uint8_t*& codes, std::uint64_t& past, F factor, float* values,
-                            half_bits* halves) {
+                            const std::uint8_t*& codes, F factor, float* values, half_bits* halves) {
     F v[BLOCKS * N];
 #pragma GCC unroll 4
     for (int b = 0; b < BLOCKS; ++b) {
-#pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) v[b * N + i] = V::set(0);
-      if (block[b].bits) decode(codec, block[b], scales, codes, past, v + b * N);
+      decode(codec, e4m3_step(*scales++), codes, v + b * N);
       codes += block[b].code_bytes;
     }
     hadamard<BLOCKS>(v);
@@ -354,37 +286,27 @@ struct Simd {
   }
 
   static void decode_row(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes,
-                         float rms, bool in_order, float* room, float* row, half_bits* halves) {
-    float* values = in_order ? row : room;
+                         float rms, float* row, half_bits* halves) {
     const F factor = V::set(rms);
-    std::uint64_t past = 0;
     const std::size_t whole = codec.width / kBlock;
     std::size_t b = 0;
-    for (; codec.quantizer != Quantizer::trellis && b + kDecodedAtOnce <= whole; b += kDecodedAtOnce)
-      decode_blocks<kDecodedAtOnce>(codec, &codec.blocks[b], scales, codes, past, factor, values, halves);
-    for (; b + kAtOnce <= whole; b += kAtOnce)
-      decode_blocks<kAtOnce>(codec, &codec.blocks[b], scales, codes, past, factor, values, halves);
-    for (; b < whole; ++b)
-      decode_blocks<1>(codec, &codec.blocks[b], scales, codes, past, factor, values, halves);
+    for (; b + kDecodedAtOnce <= whole; b += kDecodedAtOnce)
+      decode_blocks<kDecodedAtOnce>(codec, &codec.blocks[b], scales, codes, factor, row, halves);
+    for (; b < whole; ++b) decode_blocks<1>(codec, &codec.blocks[b], scales, codes, factor, row, halves);
     for (; b < codec.blocks.size(); ++b) {
       const Block& block = codec.blocks[b];
       alignas(64) float tail[kBlock] = {};
       F v[N];
-      if (block.bits) decode_tail(codec, block, scales, codes, past, tail);
+      decode_block(codec, block, *scales++, codes, tail);
       hyperlane::hadamard(tail, block.size);
       codes += block.code_bytes;
       read(tail, v);
-      finish(codec, block, v, factor, values, nullptr);
-      if (halves) store_row(values + block.start, block.size, halves + block.start, true);
+      finish(codec, block, v, factor, row, nullptr);
+      if (halves) store_row(row + block.start, block.size, halves + block.start, true);
     }
-    if (in_order) return;
-    for (std::size_t at = 0; at < codec.width; at += W)
-      V::store(row + at, V::gather(values, codec.place.data() + at));
   }
 
-  static RotatedKernels kernels() {
-    return {load_row, store_row, encode_row, decode_row, PermuteRows::permute};
-  }
+  static RotatedKernels kernels() { return {load_row, store_row, encode_row, decode_row}; }
 };
 
 }  // namespace

@@ -15,27 +15,17 @@ cudaError_t encode_with(const RotatedView& view, const EncodeJob& job, const T* 
 template <class T>
 cudaError_t encode_any(const RotatedView& view, const EncodeJob& job, const T* rows, const LaunchShape& shape,
                        cudaStream_t stream) {
-  switch (view.quantizer) {
-    case DeviceQuantizer::nf4:
-      return encode_with<DeviceQuantizer::nf4>(view, job, rows, shape, stream);
-    case DeviceQuantizer::trellis:
-      return encode_with<DeviceQuantizer::trellis>(view, job, rows, shape, stream);
-    default:
-      return encode_with<DeviceQuantizer::bytes>(view, job, rows, shape, stream);
-  }
+  if (view.quantizer == DeviceQuantizer::bytes)
+    return encode_with<DeviceQuantizer::bytes>(view, job, rows, shape, stream);
+  return encode_with<DeviceQuantizer::nf4>(view, job, rows, shape, stream);
 }
 
 template <class T>
 cudaError_t decode_any(const RotatedView& view, const DecodeJob& job, T* rows, const LaunchShape& shape,
                        bool aligned, cudaStream_t stream) {
-  switch (view.quantizer) {
-    case DeviceQuantizer::nf4:
-      return launch(decode_small<DeviceQuantizer::nf4, T>, shape, stream, view, job, rows, aligned);
-    case DeviceQuantizer::trellis:
-      return launch(decode_small<DeviceQuantizer::trellis, T>, shape, stream, view, job, rows, aligned);
-    default:
-      return launch(decode_small<DeviceQuantizer::bytes, T>, shape, stream, view, job, rows, aligned);
-  }
+  if (view.quantizer == DeviceQuantizer::bytes)
+    return launch(decode_small<DeviceQuantizer::bytes, T>, shape, stream, view, job, rows, aligned);
+  return launch(decode_small<DeviceQuantizer::nf4, T>, shape, stream, view, job, rows, aligned);
 }
 
 LaunchShape shape_of(std::size_t rows, unsigned bytes, const Device& device) {

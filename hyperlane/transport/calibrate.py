@@ -1,16 +1,14 @@
 """From hidden states to a boundary's tables, and the measures that admit a codec there."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlane.transport.allot import allot_bits
-from hyperlane.transport.codec.rotated import OUTLIER_ROW
-from hyperlane.transport.codec.rotation import blocks
+from hyperlane.transport.codec.rows import OUTLIER_ROW
 from hyperlane.transport.codec.tables import Tables
+from hyperlane.transport.steps import scalar_tables
 
 CALIBRATION_TEXT = Path(__file__).with_name("calibration.txt")
 SMALLEST_SCALE = np.float16(2**-6)
@@ -30,10 +28,8 @@ def calibrate(hidden_RD: NDArray[Any]) -> Tables:
     normal = rms <= OUTLIER_ROW * median
     unit = rows[normal] / rms[normal, None]
     scale = np.maximum(np.sqrt(unit.std(axis=0)).astype(np.float16), SMALLEST_SCALE)
-    order = np.argsort(-scale, kind="stable").astype(np.uint32)
-    none = np.zeros(len(blocks(len(scale))), np.uint8)
-    tables = Tables(median, unit.mean(axis=0).astype(np.float16), scale, order, none)
-    return replace(tables, bits_B=allot_bits(tables, rows[normal].astype(np.float32)))
+    mean = unit.mean(axis=0).astype(np.float16)
+    return Tables(median, mean, scale, scalar_tables(median, mean, scale, rows[normal].astype(np.float32)))
 
 
 def relative_error(

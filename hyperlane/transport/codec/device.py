@@ -3,6 +3,7 @@
 from typing import Any
 
 from hyperlane.errors import TransportError
+from hyperlane.transport.codec.entropy import EntropyCodec
 from hyperlane.transport.codec.int4_plain import Int4Plain
 from hyperlane.transport.codec.protocol import Codec
 from hyperlane.transport.codec.raw import Raw
@@ -22,7 +23,7 @@ def device_codec(codec: Codec, width: int, max_rows: int, *, few_rows: int | Non
     """The kernels of a codec (`_native.cuda.Codec`) on the current device; TransportError where it has none.
 
     item_bytes: of the values that raw rows have on both sides.
-    few_rows: up to so many take a thread block each, for the least time of one; None: twice the multiprocessors.
+    few_rows: up to so many go the way of the least time of one; None: twice the multiprocessors.
     """
     module = cuda()
     if module is None:
@@ -32,5 +33,6 @@ def device_codec(codec: Codec, width: int, max_rows: int, *, few_rows: int | Non
     if isinstance(codec, Int4Plain):
         return module.int4_plain(width)
     if isinstance(codec, TabledCodec):
-        return module.rotated(**native_parts(codec), max_rows=max_rows, few_rows=few_rows)
+        make = module.entropy if isinstance(codec.reference, EntropyCodec) else module.rotated
+        return make(**native_parts(codec.reference), max_rows=max_rows, few_rows=few_rows)
     raise TransportError(f"codec {codec.name} has no kernels for a GPU")

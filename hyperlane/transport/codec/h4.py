@@ -6,20 +6,14 @@ from numpy.typing import NDArray
 from hyperlane.transport.codec import blockwise, scale
 from hyperlane.transport.codec.codebooks import NF4
 from hyperlane.transport.codec.rotation import Span
-from hyperlane.transport.codec.tables import Tables
 
 ID = 4
-SORTED = False
+BITS = 4
 
 CLIPS = (0.75, 0.85, 0.95, 1.0)
 TRIALS = tuple(16 * clip for clip in CLIPS)
 
 row_bytes = blockwise.row_bytes
-
-
-def bits(tables: Tables) -> NDArray[np.uint8]:
-    """Bits a value of each block."""
-    return np.full(len(tables.bits_B), 4, np.uint8)
 
 
 def quantize(values_RD: NDArray[np.float32], spans: tuple[Span, ...]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

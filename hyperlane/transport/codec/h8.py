@@ -5,17 +5,11 @@ from numpy.typing import NDArray
 
 from hyperlane.transport.codec import blockwise, e4m3, scale
 from hyperlane.transport.codec.rotation import Span
-from hyperlane.transport.codec.tables import Tables
 
 ID = 5
-SORTED = False
+BITS = 8
 
 row_bytes = blockwise.row_bytes
-
-
-def bits(tables: Tables) -> NDArray[np.uint8]:
-    """Bits a value of each block."""
-    return np.full(len(tables.bits_B), 8, np.uint8)
 
 
 def quantize(values_RD: NDArray[np.float32], spans: tuple[Span, ...]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

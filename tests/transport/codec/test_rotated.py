@@ -1,4 +1,7 @@
-"""h4, int4 and h8: golden bytes, bounds, escapes, and native code that gives the bits of the reference."""
+"""h4, int4 and h8: golden bytes, bounds, escapes, and native code that gives the bits of the reference.
+
+What is int4's alone is in test_entropy.py.
+"""
 
 import hashlib
 from dataclasses import replace
@@ -11,8 +14,7 @@ from hypothesis import strategies as st
 
 from hyperlane.errors import ConfigError, TransportError
 from hyperlane.transport.calibrate import calibrate, relative_error
-from hyperlane.transport.codec.rotated import CODED, HALF, SINGLE, ZERO
-from hyperlane.transport.codec.rotation import signs
+from hyperlane.transport.codec.rows import CODED, HALF, SINGLE, ZERO
 from hyperlane.transport.codec.tabled import TABLED_NAMES, TabledCodec
 from hyperlane.transport.codec.tables import Tables
 from hyperlane.transport.native import extension
@@ -55,13 +57,13 @@ def states(payload: np.ndarray, rows: int) -> list[int]:
 
 def test_golden_tables() -> None:
     tables = calibrate(typical(100, 256))
-    assert tables.digest == "df1770bba0b4eec9f866b39208cb21416c2cf37111585d56cbfd105408160113"
+    assert tables.digest == "1db430989d6ab302f04c78e7f0bb1cb1e0474b928bcfac4b72b915c12270fb46"
     assert Tables.from_bytes(tables.to_bytes()).digest == tables.digest
 
 
 @pytest.mark.parametrize(
     ("name", "digest"),
-    [("h4", "0ba762ee3aaf76e2"), ("int4", "7dcea68a11461668"), ("h8", "240d93d19367fb37")],
+    [("h4", "ac4ed6d57cc29b51"), ("int4", "5f01b85c964993ed"), ("h8", "99c4667355f87f78")],
 )
 def test_golden_bytes(name: str, digest: str) -> None:
     payload = encoded(codec(name, 100), typical(100, 9, seed=1))
@@ -83,7 +85,7 @@ def test_a_frame_of_512_rows_keeps_to_its_bits(name: str, bits: float, width: in
     assert 8 * (len(payload) + header_bytes) <= bits * rows.size
 
 
-@pytest.mark.parametrize(("name", "bound"), [("h4", 0.007), ("int4", 0.0065), ("h8", 5e-5)])
+@pytest.mark.parametrize(("name", "bound"), [("h4", 0.006), ("int4", 0.0035), ("h8", 5e-5)])
 def test_relative_error(name: str, bound: float) -> None:
     rows = typical(576, 256, seed=1)
     coder = codec(name, 576, native=True)
@@ -93,7 +95,7 @@ def test_relative_error(name: str, bound: float) -> None:
 def test_states_of_rows_that_are_not_coded() -> None:
     coder = codec("int4", 64)
     rows = typical(64, 8)
-    rows[1] *= 50  # above four times the median
+    rows[1] *= 50  # far above the median
     rows[2, 7] = np.nan
     rows[3, 0] = np.inf
     rows[4] = -0.0
@@ -109,8 +111,7 @@ def test_states_of_rows_that_are_not_coded() -> None:
 
 
 def test_a_row_that_no_scale_can_hold_is_sent_as_it_is() -> None:
-    narrow = np.full(64, 2**-6, np.float16)
-    tables = Tables(1.0, np.zeros(64, np.float16), narrow, np.arange(64, dtype=np.uint32), np.full(1, 4, np.uint8))
+    tables = replace(codec("h4", 64).tables, mean_D=np.zeros(64, np.float16), scale_D=np.full(64, 2**-6, np.float16))
     rows = np.zeros((2, 64), np.float32)
     rows[:, 5] = 8  # rotated: 64 everywhere, where E4M3 ends at 28
     for name in ("h4", "h8"):
@@ -118,17 +119,6 @@ def test_a_row_that_no_scale_can_hold_is_sent_as_it_is() -> None:
         payload = encoded(coder, rows)
         assert states(payload, 2) == [HALF, HALF]
         np.testing.assert_array_equal(decoded(coder, payload, rows.shape), rows)
-
-
-def test_a_row_of_int4_with_one_loud_value_is_sent_as_it_is() -> None:
-    ones = np.ones(256, np.float16)
-    tables = Tables(1.0, 0 * ones, ones, np.arange(256, dtype=np.uint32), np.array([4, 4, 4, 0], np.uint8))
-    rows = np.ones((3, 256), np.float32) * (-1) ** np.arange(256, dtype=np.float32)
-    rows[1, :64] = np.where(signs(64) > 0, 4, -4)  # rotated: one value of 32 where the others have an RMS of 1
-    rows[2, 192:] = 3  # a block without bits
-    for native in (True, False):
-        payload = encoded(TabledCodec("int4", tables, native=native), rows)
-        assert states(payload, 3) == [CODED, HALF, CODED]
 
 
 def test_frames_name_their_tables() -> None:
@@ -156,7 +146,7 @@ def test_malformed_payloads(native: bool) -> None:
 
 def test_tables_that_are_none() -> None:
     data = codec("h4", 40).tables.to_bytes()
-    for wrong in (b"", data[:-1], data + b"\0", b"HYT9" + data[4:], data[:12] + b"\xff\x7f" + data[14:]):
+    for wrong in (b"", data[:-1], data + b"\0", b"HYT9" + data[4:], data[:20] + b"\xff\x7f" + data[22:]):
         with pytest.raises(TransportError, match="tables"):
             Tables.from_bytes(wrong)
     with pytest.raises(ConfigError, match="raw"):
@@ -219,24 +209,6 @@ def test_native_gives_the_bits_of_the_reference_for_many_rows_of_halves(name: st
         native = codec(name, 200, native=True, isa=isa)
         np.testing.assert_array_equal(encoded(native, rows), expected, err_msg=isa)
         np.testing.assert_array_equal(decoded(native, expected, rows.shape, np.float16), expected_rows, err_msg=isa)
-
-
-@pytest.mark.parametrize("bits", range(7))
-@pytest.mark.parametrize("width", [576, 127])
-def test_native_gives_the_bits_of_the_reference_for_any_bits_of_the_blocks(width: int, bits: int) -> None:
-    blocks = len(calibrate(typical(width, 256)).bits_B)
-    mixed = (np.arange(blocks) * 5 + bits) % 7
-    for bits_B in (np.full(blocks, bits), mixed):
-        tables = replace(calibrate(typical(width, 256)), bits_B=bits_B.astype(np.uint8))
-        rows = typical(width, 8, seed=3)
-        reference = TabledCodec("int4", tables, native=False)
-        expected = encoded(reference, rows)
-        for isa in isas():
-            native = TabledCodec("int4", tables, isa=isa)
-            np.testing.assert_array_equal(encoded(native, rows), expected, err_msg=isa)
-            np.testing.assert_array_equal(
-                decoded(native, expected, rows.shape), decoded(reference, expected, rows.shape), err_msg=isa
-            )
 
 
 @pytest.mark.parametrize("name", TABLED_NAMES)

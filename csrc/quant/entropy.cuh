@@ -1,0 +1,43 @@
+// `int4` on a GPU. Pointers are device memory, or pinned host memory, which the kernels then read and write across
+// the bus; work is queued on a stream: three launches for an encoding, one where rows are few; one for a decoding.
+#pragma once
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+
+#include "quant/entropy_tables.cuh"
+
+namespace hyperlane {
+
+class DeviceEntropyCodec {
+ public:
+  static constexpr std::size_t kTwiceTheProcessors = ~std::size_t{0};
+
+  // For at most `max_rows` rows a call, on the current device; up to `few_rows`, as long as one string holds them,
+  // are encoded by one launch. Throws std::runtime_error where CUDA fails, std::invalid_argument where the parts
+  // don't fit together.
+  DeviceEntropyCodec(const EntropyDeviceParts& parts, std::size_t max_rows,
+                     std::size_t few_rows = kTwiceTheProcessors);
+  ~DeviceEntropyCodec();
+  DeviceEntropyCodec(const DeviceEntropyCodec&) = delete;
+  DeviceEntropyCodec& operator=(const DeviceEntropyCodec&) = delete;
+
+  // Writes the payload, and its length to `payload_bytes` (u64). Calls share scratch memory, so that those on
+  // different streams must not overlap.
+  void encode(const void* rows, bool half, std::size_t row_count, const unsigned* positions, void* payload,
+              void* payload_bytes, cudaStream_t stream);
+  // The caller has checked the payload's lengths (entropy_payload.hpp); a string of rANS that is not what an
+  // encoder makes decodes to some values. Reads whole words of 4 bytes.
+  void decode(const void* payload, std::size_t row_count, void* rows, bool half, cudaStream_t stream) const;
+
+  const EntropyView& view() const { return tables_.view(); }
+  std::size_t max_bytes(std::size_t rows) const;
+
+ private:
+  EntropyDeviceTables tables_;
+  std::size_t max_rows_, few_rows_;
+  int processors_ = 0, shared_bytes_ = 0;  // of the device; a thread block's most
+  void* scratch_ = nullptr;
+};
+
+}  // namespace hyperlane
