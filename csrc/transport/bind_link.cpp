@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "transport/answer.hpp"
 #include "transport/frame_objects.hpp"
 #include "transport/receiver.hpp"
 #include "transport/sender.hpp"
@@ -36,15 +37,33 @@ std::uint64_t submit(Sender& sender, const py::tuple& frame, double timeout_s) {
   return sender.submit(std::move(message), timeout_s);
 }
 
-// `types` are Frame, Run and the tuple of kinds.
-py::tuple recv(Receiver& receiver, double timeout_s, const py::tuple& types) {
+std::int64_t now_ns() { return std::chrono::nanoseconds(Clock::now().time_since_epoch()).count(); }
+
+// `types` are Frame, Run and the tuple of kinds. Also gives when the frame had come, the tokens that answered
+// it, if any, and when they were being sent and had been sent.
+py::tuple recv(Receiver& receiver, double timeout_s, const py::tuple& types, Answer* answer) {
   std::unique_ptr<FrameBlock> block;
+  std::vector<std::int32_t> tokens;
+  std::int64_t sending_ns = 0, sent_ns = 0;
   {
     py::gil_scoped_release unlocked;
     block = receiver.recv(timeout_s);
+    if (answer) {
+      sending_ns = now_ns();
+      tokens = answer->send(*block);
+      sent_ns = now_ns();
+    }
   }
+  if (answer) answer->sender().take_spent();
   const std::int64_t arrived_ns = block->arrived_ns;
-  return py::make_tuple(unpack_frame(std::move(block), types), arrived_ns);
+  return py::make_tuple(unpack_frame(std::move(block), types), arrived_ns, tokens, sending_ns, sent_ns);
+}
+
+// `frame` is without its tokens, one a row.
+std::unique_ptr<Answer> make_answer(Sender& sender, std::uint64_t step, const py::tuple& frame,
+                                    std::size_t rows, std::vector<std::int32_t> stop_ids) {
+  return std::make_unique<Answer>(sender, step, pack_prefix(frame, sizeof(std::int32_t) * rows),
+                                  std::move(stop_ids));
 }
 
 void wait(Sender& sender, std::uint64_t handle, double timeout_s) {
@@ -78,6 +97,12 @@ void bind_sender(py::module_& module) {
       .def_property_readonly("wire_bytes", &Sender::wire_bytes);
 }
 
+void bind_answer(py::module_& module) {
+  py::class_<Answer>(module, "Answer")
+      .def(py::init(&make_answer), py::keep_alive<1, 2>(), py::arg("sender"), py::arg("step"),
+           py::arg("frame"), py::arg("rows"), py::arg("stop_ids"));
+}
+
 void bind_receiver(py::module_& module) {
   using Unlocked = py::call_guard<py::gil_scoped_release>;
   py::class_<FrameBlock>(module, "FrameBlock", py::buffer_protocol()).def_buffer(&payload_view);
@@ -89,7 +114,7 @@ void bind_receiver(py::module_& module) {
            }),
            py::arg("fd"), py::arg("greeting"), py::arg("queue_depth"), py::arg("max_frame_bytes"),
            py::arg("spin_us"))
-      .def("recv", &recv, py::arg("timeout_s"), py::arg("types"))
+      .def("recv", &recv, py::arg("timeout_s"), py::arg("types"), py::arg("answer") = nullptr)
       .def("ready", &Receiver::ready, Unlocked())
       .def("close", &Receiver::close, Unlocked())
       .def_property_readonly("rejected", &Receiver::rejected)
@@ -112,5 +137,6 @@ void bind_link(py::module_& module) {
     }
   });
   hyperlane::bind_sender(module);
+  hyperlane::bind_answer(module);
   hyperlane::bind_receiver(module);
 }

@@ -5,7 +5,6 @@
 namespace hyperlane {
 namespace {
 
-enum Kind { kHello, kTokens, kHidden, kCandidates, kLogits, kError, kFork, kPlaced };
 constexpr std::uint8_t kKnownFlags = 1;
 constexpr std::size_t kMaxTextBytes = 4096;
 constexpr std::size_t kForkBytes = 4;

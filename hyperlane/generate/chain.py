@@ -17,11 +17,13 @@ from hyperlane.control.client import ControlClient
 from hyperlane.control.types import State
 from hyperlane.errors import OutOfMemoryError, StepError, TablesError, TransportError, WorkerError, one_line
 from hyperlane.generate.engine import Rows
-from hyperlane.generate.step import Step
+from hyperlane.generate.step import Following, Step
 from hyperlane.generate.wiring import RAW, Home, LinkCodecs, wire
 from hyperlane.timeline.clocks import Asked, offset_ns
 from hyperlane.timeline.record import Trip
 from hyperlane.timeline.timeline import Timeline, WorkerLine
+from hyperlane.transport.answer import Answer
+from hyperlane.transport.candidates import candidates_of
 from hyperlane.transport.frame import MISMATCH, OUT_OF_MEMORY, WANT_LOGITS, Frame, Kind
 from hyperlane.transport.link import Receiver, Sender, connect, open_receiver
 
@@ -32,6 +34,7 @@ CLOCK_QUESTIONS = 8
 ASK_S = 0.5
 """After so long a silence, and as often, the workers are asked why nothing comes."""
 _RANDOM_BITS = 8
+_NO_IDS, _NO_LOGITS = np.empty((0, 1), np.int64), np.empty((0, 1), np.float32)
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +83,16 @@ class Chain:
             raise WorkerError(f"worker {worker} takes no more steps: {one_line(error)}; look at its log") from error
         self._sent[step.number] = (sending_ns, time.monotonic_ns())
 
-    def receive(self, step: Step, timeout_s: float) -> Rows:
-        """The result of `step`; TimeoutError where there is none yet.
+    def receive(self, step: Step, timeout_s: float, following: Following | None = None) -> Rows:
+        """The result of `step`; TimeoutError where there is none yet. What follows may be sent by itself meanwhile.
 
         StepError where a worker could not compute it, WorkerError where one failed or the chain fell silent.
         """
-        frame = self._next_frame(timeout_s)
+        frame = self._next_frame(timeout_s, None if following is None else self._answer(step, following))
+        answered = self.receiver.answered
+        if following is not None and answered is not None:
+            self._in_flight += 1
+            self._sent[following.step.number] = answered.sending_ns, answered.sent_ns
         sent = self._sent.pop(frame.step, None)
         if frame.kind == Kind.ERROR:
             raise self._error(bytes(frame.payload).decode(errors="replace"))
@@ -93,7 +100,7 @@ class Chain:
             raise TransportError(f"the result of step {frame.step} came where that of {step.number} was due; run again")
         if sent is not None:
             self._trips.append(Trip(step.number, *sent, self.receiver.arrived_ns, time.monotonic_ns()))
-        return _rows(frame)
+        return _rows(frame) if answered is None else Rows(_NO_IDS, _NO_LOGITS, answered.tokens)
 
     def rewire(self, mismatch: TablesError) -> None:
         """Begin an epoch in which the link to the worker that lacks tables carries raw rows."""
@@ -147,11 +154,15 @@ class Chain:
                 return TablesError(text, shard.worker)
         return OutOfMemoryError(text) if text.startswith(OUT_OF_MEMORY) else StepError(text)
 
-    def _next_frame(self, timeout_s: float) -> Frame:
+    def _answer(self, step: Step, following: Following) -> Answer:
+        frame = _token_frame(following.step, self.epoch)
+        return Answer(sender=self.sender, step=step.number, frame=frame, stop_ids=following.stop_ids)
+
+    def _next_frame(self, timeout_s: float, answer: Answer | None) -> Frame:
         """The next of this epoch; TimeoutError where none comes."""
         while True:
             try:
-                frame = self.receiver.recv(timeout_s)
+                frame = self.receiver.recv(timeout_s, answer)
             except TimeoutError:
                 self._endure_silence()
                 raise
@@ -244,29 +255,23 @@ def _frame(step: Step, epoch: int, whole_rows: bool) -> Frame:
         return Frame(
             kind=Kind.FORK, epoch=epoch, lane=step.lane, step=step.number, rows=step.fork.count, payload=slots.tobytes()
         )
-    payload = np.asarray(step.token_ids, "<i4")
-    return Frame(
-        kind=Kind.TOKENS,
-        flags=WANT_LOGITS if whole_rows else 0,
-        epoch=epoch,
-        lane=step.lane,
-        step=step.number,
-        rows=len(payload),
-        width=1,
-        runs=step.runs,
-        payload=payload.data,
-    )
+    frame = _token_frame(step, epoch)
+    return frame._replace(flags=WANT_LOGITS if whole_rows else 0, payload=np.asarray(step.token_ids, "<i4").data)
+
+
+def _token_frame(step: Step, epoch: int) -> Frame:
+    """Without its tokens."""
+    rows = sum([run.count for run in step.runs])
+    return Frame(kind=Kind.TOKENS, epoch=epoch, lane=step.lane, step=step.number, rows=rows, width=1, runs=step.runs)
 
 
 def _rows(frame: Frame) -> Rows:
     if frame.kind == Kind.FORK:
-        return Rows(np.empty((0, 1), np.int64), np.empty((0, 1), np.float32))
+        return Rows(_NO_IDS, _NO_LOGITS)
     if frame.kind == Kind.LOGITS:
         logits_NV = np.frombuffer(frame.payload, "<f4").reshape(frame.rows, frame.width)
         return Rows(np.broadcast_to(np.arange(frame.width), logits_NV.shape), logits_NV)
     if frame.kind != Kind.CANDIDATES:
         raise TransportError(f"the last worker sent a frame of kind {frame.kind}, not candidates or logits")
-    count = frame.rows * frame.width
-    ids_NK = np.frombuffer(frame.payload, "<i4", count).reshape(frame.rows, frame.width)
-    logits_NK = np.frombuffer(frame.payload, "<f4", count, offset=4 * count).reshape(frame.rows, frame.width)
+    ids_NK, logits_NK = candidates_of(frame)
     return Rows(ids_NK.astype(np.int64), logits_NK)

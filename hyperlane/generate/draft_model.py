@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hyperlane.generate.slots import common_prefix
 from hyperlane.transport.frame import Run
-from hyperlane.worker.session import StepResult
+from hyperlane.worker.result import StepResult
 
 
 class WholeModel(Protocol):

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from hyperlane.artifacts import GeneratedText
 from hyperlane.errors import HyperlaneError, RequestError, StepError, TablesError
-from hyperlane.generate.sampling import Sampling, greedy, sample
+from hyperlane.generate.sampling import Sampling, sample
 from hyperlane.generate.scheduler import Account, Draw, Scheduler, Shape, check_length
-from hyperlane.generate.step import Step, Use
+from hyperlane.generate.step import Following, Step, Use
 from hyperlane.generate.text import Limits, Prompt, Text, TokenDecoder
+from hyperlane.transport.candidates import greedy
 
 CANDIDATES = 64
 """How many of the largest logits the last worker returns for a row."""
@@ -34,6 +35,7 @@ class Rows:
 
     ids_NK: NDArray[np.int64]
     logits_NK: NDArray[np.float32]
+    answered: list[int] | None = None  # each row's token, where the step that follows was sent with them
 
 
 class StepChain(Protocol):
@@ -41,8 +43,11 @@ class StepChain(Protocol):
 
     def send(self, step: Step, *, whole_rows: bool) -> None: ...
 
-    def receive(self, step: Step, timeout_s: float) -> Rows:
-        """Raises TimeoutError, StepError where a worker could not compute it, and other errors for a broken chain."""
+    def receive(self, step: Step, timeout_s: float, following: Following | None) -> Rows:
+        """The result of `step`; what follows may be sent by itself meanwhile.
+
+        Raises TimeoutError, StepError where a worker could not compute it, and other errors for a broken chain.
+        """
 
     def rewire(self, mismatch: TablesError) -> None:
         """Begin anew without the tables that a receiver lacks; what was in flight does not come back."""
@@ -220,8 +225,9 @@ class Engine:
     def _receive(self) -> None:
         if not self._sent:
             return
+        following = self._following(self._sent[0])
         try:
-            rows = self.chain.receive(self._sent[0], WAKE_S)
+            rows = self.chain.receive(self._sent[0], WAKE_S, following)
         except TimeoutError:
             return
         except StepError as error:
@@ -235,6 +241,27 @@ class Engine:
         step = self._sent.popleft()
         self._observe(step)
         self._ended += self.scheduler.complete(step, self._draws(rows))
+        if rows.answered is not None:
+            assert following is not None
+            self._sent.append(self._foreseen(following.step))
+
+    def _following(self, step: Step) -> Following | None:
+        """What the chain may send as soon as the result of `step` comes; the workers wait no longer for Python then."""
+        following = self.scheduler.following(step)
+        if following is None:
+            return None
+        texts = [self._tickets[owner.request].text for owner in step.owners]
+        if not all(text.sampling.is_greedy and not text.limits.stop for text in texts):
+            return None
+        ignored = all(text.limits.ignore_eos for text in texts)
+        return Following(following, frozenset() if ignored else self.stop_ids)
+
+    def _foreseen(self, following: Step) -> Step:
+        """The scheduler's step, which was sent already."""
+        step = self.scheduler.next_step()
+        assert step is not None
+        assert (step.number, step.runs, step.owners) == (following.number, following.runs, following.owners)
+        return step
 
     def _begin_anew(self, shape: Shape | None = None) -> None:
         self._sent.clear()
@@ -261,7 +288,7 @@ class Engine:
             self._show()
 
     def _draws(self, rows: Rows) -> Draw:
-        chosen: list[int] = []
+        chosen = rows.answered or []
 
         def draw(request: int, row: int) -> int | None:
             nonlocal chosen

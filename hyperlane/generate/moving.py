@@ -9,7 +9,7 @@ from hyperlane.artifacts import Deployment, LinkReport
 from hyperlane.errors import HyperlaneError, TablesError, one_line
 from hyperlane.generate.chain import Chain, LinkOptions, open_chain
 from hyperlane.generate.engine import Rows
-from hyperlane.generate.step import Step
+from hyperlane.generate.step import Following, Step
 from hyperlane.generate.wiring import LinkCodecs
 from hyperlane.timeline.timeline import Timeline
 
@@ -35,8 +35,8 @@ class MovingChain:
     def send(self, step: Step, *, whole_rows: bool) -> None:
         self.chain.send(step, whole_rows=whole_rows)
 
-    def receive(self, step: Step, timeout_s: float) -> Rows:
-        return self.chain.receive(step, timeout_s)
+    def receive(self, step: Step, timeout_s: float, following: Following | None) -> Rows:
+        return self.chain.receive(step, timeout_s, following)
 
     def rewire(self, mismatch: TablesError) -> None:
         self.chain.rewire(mismatch)

@@ -33,14 +33,6 @@ class Sampling:
         return self.temperature > 0 and not 0 < self.top_k <= candidates
 
 
-def greedy(ids_NK: NDArray[np.int64], logits_NK: NDArray[np.float32]) -> list[int]:
-    """Of each row the id of the largest logit, the lower id on a tie: what `sample` gives where `is_greedy`."""
-    is_largest_NK = logits_NK == logits_NK.max(axis=1, keepdims=True)
-    ids_N = np.where(is_largest_NK, ids_NK, np.iinfo(np.int64).max).min(axis=1)
-    found: list[int] = np.where(is_largest_NK.any(axis=1), ids_N, ids_NK[:, 0]).tolist()  # in a row of NaN none is
-    return found
-
-
 def sample(
     ids_K: NDArray[np.int64],
     logits_K: NDArray[np.float32],

@@ -17,7 +17,7 @@ from typing import Protocol
 from hyperlane.errors import RequestError
 from hyperlane.generate.chunks import chunk_tokens
 from hyperlane.generate.slots import Slots
-from hyperlane.generate.step import Fork, Owner, Step, Use
+from hyperlane.generate.step import Company, Fork, Owner, Step, Use
 from hyperlane.transport.frame import Run
 
 FORK_TOKENS = 16
@@ -30,8 +30,10 @@ Draw = Callable[[int, int], int | None]
 class Drafts(Protocol):
     """What may come next in a sequence, and whether trying it pays."""
 
-    def draft(self, request: int, tokens: list[int], guess: Sequence[int], room: int, beside: int) -> Sequence[int]:
-        """At most `room` tokens behind `tokens` and the `guess` under way, with `beside` sequences in the step."""
+    def draft(
+        self, request: int, tokens: list[int], guess: Sequence[int], room: int, company: Company
+    ) -> Sequence[int]:
+        """At most `room` tokens behind `tokens` and the `guess` under way, in a step of this company."""
 
     def learn(self, request: int, accepted: int, rejected: bool) -> None: ...
 
@@ -67,6 +69,7 @@ class _Sequence:
     tokens: list[int]  # prompt and answer
     most: int  # tokens in all
     slot: int = -1
+    lane: int = -1
     sent: int = 0
     guess: deque[int] = field(default_factory=deque)
     branch: int = 0
@@ -99,6 +102,7 @@ class Scheduler:
     prefill_chunk: int
     hops: int = 1
     reuse: bool = True  # what slots hold
+    ragged: bool = False  # a step costs the workers one call, wherever its slots are
     drafts: Drafts | None = None
     _waiting: deque[_Sequence] = field(default_factory=deque)
     _running: dict[int, _Sequence] = field(default_factory=dict)  # by request, in order of admission
@@ -112,7 +116,7 @@ class Scheduler:
     _prefilled_last: bool = False
 
     def __post_init__(self) -> None:
-        self._slots = Slots(self.slots, self.lanes)
+        self._slots = Slots(self.slots, self.lanes, ragged=self.ragged)
         self._busy, self._stepped = [False] * self.lanes, [0] * self.lanes
 
     @property
@@ -155,6 +159,23 @@ class Scheduler:
             return self._fork_step(prefill) or self._prefill_step(prefill)
         return self._ahead_step() if lane is None else self._decode_step(lane)
 
+    def following(self, step: Step) -> Step | None:
+        """What `next_step` will give once `step` is complete, if it completes first and no request ends by it.
+
+        Without its tokens, one a row. None where that is not sure; for when `next_step` gave None.
+        """
+        if step.use is not Use.DECODE or self.drafts is not None:
+            return None
+        runs = []
+        for run, owner in zip(step.runs, step.owners, strict=True):
+            sequence = self._running.get(owner.request)
+            if sequence is None or sequence.branch != owner.branch or len(sequence.tokens) + 1 >= sequence.most:
+                return None
+            runs.append(Run(run.slot, 1, sequence.sent, 1))
+        if any(s.unsent == 1 and s.lane == step.lane for s in self._running.values()):
+            return None  # another comes along
+        return Step(number=self._number + 1, lane=step.lane, use=Use.DECODE, owners=step.owners, runs=tuple(runs))
+
     def complete(self, step: Step, draw: Draw) -> list[Account]:
         """Take in a step's result: `draw` gives the token of each row that counts. Returns who is over by it."""
         self._returned(step)
@@ -192,7 +213,7 @@ class Scheduler:
         self._forks.clear()
         if shape is not None:
             self.hops, self.lanes = shape.hops, shape.lanes
-        self._slots = Slots(self.slots, self.lanes)
+        self._slots = Slots(self.slots, self.lanes, ragged=self.ragged)
         self._busy, self._stepped = [False] * self.lanes, [0] * self.lanes
         self._in_flight = self._prefills_in_flight = 0
 
@@ -206,7 +227,7 @@ class Scheduler:
                 return
             self._waiting.popleft()
             shared = self._slots.shared(slot, sequence.tokens) if self.reuse else 0
-            sequence.slot, sequence.chunk, sequence.looked = slot, 0, False
+            sequence.slot, sequence.lane, sequence.chunk, sequence.looked = slot, self._slots.lane(slot), 0, False
             sequence.sent = sequence.cached = min(shared, len(sequence.tokens) - 1)  # the last gives the first row
             self._running[sequence.request] = sequence
 
@@ -244,8 +265,10 @@ class Scheduler:
 
     def _ready_lane(self) -> int | None:
         """Of the lanes that are not in the chain and have a token to send, the one that stepped longest ago."""
-        lanes = {self._slots.lane(s.slot) for s in self._running.values() if s.unsent == 1}
-        return min((lane for lane in lanes if not self._busy[lane]), key=self._stepped.__getitem__, default=None)
+        if all(self._busy):
+            return None
+        lanes = {s.lane for s in self._running.values() if s.unsent == 1 and not self._busy[s.lane]}
+        return min(lanes, key=self._stepped.__getitem__, default=None)
 
     def _ready_prefill(self) -> _Sequence | None:
         if self._prefills_in_flight > self.hops:  # one a worker, and one under way
@@ -278,11 +301,12 @@ class Scheduler:
         return self._run_step(Use.PREFILL, [sequence], (run,), token_ids)
 
     def _decode_step(self, lane: int) -> Step:
-        ready = [s for s in self._running.values() if s.unsent == 1 and self._slots.lane(s.slot) == lane]
+        ready = [s for s in self._running.values() if s.unsent == 1 and s.lane == lane]
         ready.sort(key=lambda sequence: sequence.slot)
-        runs, token_ids = [], []
+        runs, token_ids, drafting = [], [], 0
         for sequence in ready:
-            guess = self._draft(sequence, len(ready)) if self.drafts is not None else ()
+            guess = self._draft(sequence, Company(len(ready), drafting)) if self.drafts is not None else ()
+            drafting += bool(guess)
             count = 1 + len(guess)
             runs.append(Run(sequence.slot, count, sequence.sent, count))
             token_ids.append(sequence.tokens[-1])
@@ -300,19 +324,19 @@ class Scheduler:
         for sequence in self._running.values():
             if sequence.unsent > 0:  # its lane is under way, and takes it along next
                 continue
-            guess = self._draft(sequence, 0)
+            guess = self._draft(sequence, Company(0))
             if guess:
                 run = Run(sequence.slot, len(guess), sequence.sent, len(guess))
                 return self._run_step(Use.AHEAD, [sequence], (run,), guess)
         return None
 
-    def _draft(self, sequence: _Sequence, beside: int) -> list[int]:
+    def _draft(self, sequence: _Sequence, company: Company) -> list[int]:
         """Drafts behind what is sent, already part of the sequence's guess."""
         assert self.drafts is not None
         room = sequence.most - 1 - len(sequence.tokens) - len(sequence.guess)  # the last token is never sent
         if room <= 0:
             return []
-        drafts = self.drafts.draft(sequence.request, sequence.tokens, sequence.guess, room, beside)
+        drafts = self.drafts.draft(sequence.request, sequence.tokens, sequence.guess, room, company)
         guess = list(islice(drafts, room))
         sequence.guess.extend(guess)
         sequence.drafted += len(guess)

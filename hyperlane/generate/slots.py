@@ -4,14 +4,15 @@ The chain keeps the order of what is sent, so a slot holds the tokens that were 
 their request is over: another request can begin behind the tokens that it shares with a slot.
 """
 
-_FAR = 4  # so many idle slots between two sequences cost a call of their own, however many more there are
+_FAR = 4  # so many idle slots between two sequences cost a call of their own, however many more, where not `ragged`
 
 
 class Slots:
     """`count` slots, cut into lanes of neighbours."""
 
-    def __init__(self, count: int, lanes: int) -> None:
-        self.count, self.lanes = count, lanes
+    def __init__(self, count: int, lanes: int, *, ragged: bool = False) -> None:
+        """ragged: it does not matter to a step how far its slots are from each other."""
+        self.count, self.lanes, self._ragged = count, lanes, ragged
         self.held: list[list[int]] = [[] for _ in range(count)]  # tokens by position
         self._taken = [False] * count
         self._load = [0] * lanes
@@ -24,8 +25,8 @@ class Slots:
     def take(self, tokens: list[int]) -> int | None:
         """A slot for a sequence that begins with `tokens`, or None where all are taken.
 
-        Lanes stay even, and a lane's sequences close together: idle slots between them are computed too. Then a slot
-        is best that loses nothing it holds, the one with most in common first; else the one unused for longest.
+        Lanes stay even. A lane's sequences stay close together where idle slots between them are computed too. Then a
+        slot is best that loses nothing it holds, the one with most in common first; else the one unused for longest.
         """
         free = [slot for slot in range(self.count) if not self._taken[slot]]
         if not free:
@@ -70,9 +71,9 @@ class Slots:
         return self._distance(slot), loses, 0 if loses else -shared, self._freed[slot], slot
 
     def _distance(self, slot: int) -> int:
-        """To the nearest taken slot of its lane, at most `_FAR`; 0 where the lane is empty."""
+        """To the nearest taken slot of its lane, at most `_FAR`; 0 where the lane is empty, or it does not matter."""
         lane = self.lane(slot)
-        if not self._load[lane]:
+        if self._ragged or not self._load[lane]:
             return 0
         taken = (other for other in range(self.count) if self._taken[other] and self.lane(other) == lane)
         return min(_FAR, min(abs(slot - other) for other in taken))

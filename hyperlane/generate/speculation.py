@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hyperlane.generate.step import Company
+
 SIZES = (1, 3, 7, 15, 31, 63)
 """Numbers of drafts, few of them: a worker prepares a call for each."""
 ROW_COST = 0.4
@@ -27,9 +29,13 @@ class Drafter(Protocol):
 
 @dataclass(slots=True)
 class RowCost:
-    """How a step's time grows with its rows, from steps that were alone in the chain."""
+    """How a step's time grows with its rows, from steps that were alone in the chain.
+
+    ragged: workers compute a step in one call. Others need one for each sequence with drafts, and one for the rest.
+    """
 
     share: float = ROW_COST
+    ragged: bool = False
     draft_share: float = 0.0  # what a draft costs to make, of a step of one row
     _one_row_s: float | None = None
 
@@ -48,8 +54,15 @@ class RowCost:
             share = seconds / drafts / self._one_row_s
             self.draft_share += FORGETTING * (share - self.draft_share)
 
-    def steps(self, rows: int, calls: int) -> float:
-        """What a step costs, in steps of one row. A sequence with drafts is a call of its own."""
+    def steps(self, company: Company, drafts: int) -> float:
+        """What a step costs, in steps of one row, with so many drafts of one more of its sequences.
+
+        The rows of drafts that others have already are left out: they cost the same either way.
+        """
+        rows, calls = company.sequences + drafts, 1
+        if not self.ragged:
+            drafting = company.drafting + bool(drafts)
+            calls = drafting + (company.sequences > drafting)
         return calls * (1 - self.share) + rows * self.share
 
 
@@ -73,15 +86,17 @@ class Speculation:
     clock: Callable[[], float] = time.perf_counter
     _records: dict[int, _Record] = field(default_factory=dict)
 
-    def draft(self, request: int, tokens: list[int], guess: Sequence[int], room: int, beside: int) -> Sequence[int]:
-        """Drafts behind `tokens` and `guess` for a step of `beside` sequences; 0: a step of drafts alone."""
+    def draft(
+        self, request: int, tokens: list[int], guess: Sequence[int], room: int, company: Company
+    ) -> Sequence[int]:
+        """Drafts behind `tokens` and `guess` for a step of this company."""
         record = self._records.setdefault(request, _Record())
         self._look_at_shadow(record, tokens)
         sizes = [size for size in SIZES if size <= min(room, self.most)]
-        if beside == 0:
+        if not company.sequences:
             count = _ahead(record.acceptance, len(guess), sizes)
         else:
-            count = self._count(record.acceptance, beside, sizes)
+            count = self._count(record.acceptance, company, sizes)
         drafts = self._proposed(record, request, tokens, guess, count or 1)
         if count:
             return drafts
@@ -121,13 +136,12 @@ class Speculation:
         record.acceptance += FORGETTING * (right - record.acceptance)
         record.shadow = None
 
-    def _count(self, acceptance: float, beside: int, sizes: Sequence[int]) -> int:
-        """The number of drafts with most tokens for the time, of `beside` sequences with a row each."""
+    def _count(self, acceptance: float, company: Company, sizes: Sequence[int]) -> int:
+        """The number of drafts with most tokens for the time; the other sequences give a token each."""
 
         def speed(drafts: int) -> float:
-            calls = 1 if beside == 1 else 2 if drafts else 1
-            cost = self.cost.steps(beside + drafts, calls) + drafts * self.cost.draft_share
-            return (beside - 1 + expected(acceptance, drafts)) / cost
+            cost = self.cost.steps(company, drafts) + drafts * self.cost.draft_share
+            return (company.sequences - 1 + expected(acceptance, drafts)) / cost
 
         return max((0, *sizes), key=speed)
 

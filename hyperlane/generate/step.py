@@ -16,6 +16,13 @@ class Use(Enum):
     FORK = "fork"  # no rows: a slot begins as the copy of another
 
 
+class Company(NamedTuple):
+    """The sequences that a step takes along when one of them may add drafts; none: a step of drafts alone."""
+
+    sequences: int
+    drafting: int = 0  # of them, that have drafts already
+
+
 class Owner(NamedTuple):
     """Whose run it is. After a wrong draft the sequence goes on as the next branch; older ones count for nothing."""
 
@@ -47,3 +54,11 @@ class Step:
     @property
     def outputs(self) -> int:
         return sum(run.outputs for run in self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """A step to be sent as soon as the rows of the one before give its tokens, greedily and none of `stop_ids`."""
+
+    step: Step  # without its tokens
+    stop_ids: frozenset[int]

@@ -39,6 +39,11 @@ def shard_blobs(manifest: Manifest, start: int, stop: int) -> tuple[Blob, ...]:
     return tuple(dict.fromkeys(part.weights for part in shard_parts(manifest, start, stop)))
 
 
+def is_ragged(manifest: Manifest, *, operators: bool) -> bool:
+    """Whether a shard's attention takes rows of any slots, so that a step is one call."""
+    return operators and manifest.dtype == "float32"
+
+
 def assemble(
     manifest: Manifest,
     store: LayerStore,
@@ -67,7 +72,7 @@ def assemble(
     graphs = {blob.sha256: onnx.load_from_string(store.read(blob)) for blob in {part.graph for part in parts}}
     shard = ModelProto(ir_version=max(model.ir_version for model in graphs.values()))
     shard.graph.name = f"layers {start} to {stop}"
-    lowered = not operators or manifest.dtype != "float32"
+    lowered = not is_ragged(manifest, operators=operators)
     first, last = start == 0, stop == manifest.layers
     step = _STEP if not lowered else _LOWERED_STEP if fused else _UNFUSED_STEP
     _declare(shard, manifest, graphs.values(), step, first=first, last=last)

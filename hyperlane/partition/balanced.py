@@ -11,6 +11,11 @@ from hyperlane.artifacts import Cluster, ModelSpec
 from hyperlane.partition import Cut, Range
 from hyperlane.partition.memory import Workload
 
+ATTENTION_COST = 4
+"""What a product of attention takes of a CPU, in products with quantized weights."""
+CHANNEL_COST = 1000
+"""What norms, rounding and rotation take for each channel of a layer, in such products."""
+
 
 @dataclass(kw_only=True, slots=True)
 class Balanced:
@@ -18,7 +23,7 @@ class Balanced:
 
     def cut(self, model: ModelSpec, cluster: Cluster, workload: Workload) -> Cut:
         used = min(len(cluster.workers), model.layers)
-        bounds = balanced_bounds(model.layer_products or (1,) * model.layers, model.head_products, used)
+        bounds = balanced_bounds(_layer_costs(model, workload), model.head_products, used)
         names = [worker.name for worker in cluster.workers[:used]]
         return Cut(ranges=tuple(Range(name, *pair) for name, pair in zip(names, pairwise(bounds), strict=True)))
 
@@ -40,3 +45,11 @@ def balanced_bounds(layers: Sequence[int], head: int, parts: int) -> list[int]:
             longer[stop] = min(options, key=lambda option: (option[0], option[1], [-bound for bound in option[2]]))
         best = longer
     return best[len(layers)][2]
+
+
+def _layer_costs(model: ModelSpec, workload: Workload) -> Sequence[int]:
+    """Of a row in a full lane: a layer does more than its products with weights, the head hardly."""
+    if not model.layer_products:
+        return (1,) * model.layers
+    beside = model.hidden_size * (CHANNEL_COST + ATTENTION_COST * 2 * workload.past)
+    return [products + beside for products in model.layer_products]

@@ -9,7 +9,7 @@ from hyperlane.artifacts import Blob, Deployment, GpuWeights, Manifest, Placemen
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import ShardSpec
 from hyperlane.errors import ClusterError
-from hyperlane.model.assemble import assemble, shard_blobs
+from hyperlane.model.assemble import assemble, is_ragged, shard_blobs
 from hyperlane.model.store import LayerStore
 from hyperlane.quantization import Quantization
 from hyperlane.quantization.auto import Auto
@@ -17,7 +17,7 @@ from hyperlane.quantization.none import NoQuantization
 from hyperlane.report import describe
 from hyperlane.stages import links, selftest, weights
 from hyperlane.stages.context import Context
-from hyperlane.stages.kinds import FP16, is_gpu, kind_of
+from hyperlane.stages.kinds import FP16, has_operators, is_gpu, kind_of
 from hyperlane.stages.workload import workload_of
 
 Seen = Callable[[int, int], None]
@@ -168,6 +168,7 @@ async def _deploy(
         start=placement.start,
         stop=placement.stop,
         digest=graph.sha256,
+        ragged=is_ragged(manifest, operators=has_operators(worker)),
         control_address=worker.control_address,
         data_addresses=worker.data_addresses,
         loaded=loaded.loaded,

@@ -8,7 +8,7 @@ from hyperlane.config import Config, Speculate
 from hyperlane.errors import ConfigError
 from hyperlane.generate.draft_model import DraftModel
 from hyperlane.generate.ngram import Ngram
-from hyperlane.generate.speculation import Drafter, Speculation
+from hyperlane.generate.speculation import Drafter, RowCost, Speculation
 from hyperlane.model.store import LayerStore
 from hyperlane.stages.cache import kv_bits
 
@@ -22,7 +22,7 @@ def speculation(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
     if generate.speculate is Speculate.off:
         return None
     drafter: Drafter = Ngram() if generate.speculate is Speculate.ngram else _model(config, deployment, tokenizer)
-    return Speculation(drafter, generate.draft_tokens)
+    return Speculation(drafter, generate.draft_tokens, RowCost(ragged=deployment.ragged))
 
 
 def _model(config: Config, deployment: Deployment, tokenizer: "Tokenizer") -> DraftModel:

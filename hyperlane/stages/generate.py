@@ -133,6 +133,7 @@ def open_engine(
             prefill_chunk=generate.prefill_chunk,
             hops=hops,
             reuse=generate.prefix_cache,
+            ragged=deployment.ragged,
             drafts=drafts,
         )
         engine = Engine(

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from hyperlane.errors import ConfigError, TransportError, one_line
 from hyperlane.transport import native_link, python_link
+from hyperlane.transport.answer import Answer, Answered
 from hyperlane.transport.frame import CRC_BYTES, HEADER_BYTES, MAX_TEXT_BYTES, Frame, Kind, pack, unpack, unpack_header
 from hyperlane.transport.native import extension
 
@@ -78,8 +79,15 @@ class Receiver(Protocol):
     def arrived_ns(self) -> int:
         """When the frame that `recv` gave last had come as a whole, on the clock of `time.monotonic_ns`."""
 
-    def recv(self, timeout_s: float) -> Frame:
-        """The next frame of any connection. Raises TimeoutError, and TransportError once closed."""
+    @property
+    def answered(self) -> Answered | None:
+        """The answer to that frame; None where none was sent."""
+
+    def recv(self, timeout_s: float, answer: Answer | None = None) -> Frame:
+        """The next frame of any connection. Raises TimeoutError, and TransportError once closed.
+
+        answer: sent at once where that frame is what it answers, and its link has room.
+        """
 
     def ready(self) -> bool:
         """Whether `recv` has a frame without waiting."""

@@ -2,9 +2,10 @@
 
 import socket
 from importlib import import_module
-from typing import cast
+from typing import Any, cast
 
 from hyperlane.errors import TransportError
+from hyperlane.transport.answer import Answer, Answered, send_reply
 from hyperlane.transport.frame import Frame, Kind, Run
 
 _TYPES = (Frame, Run, tuple(Kind))  # what the extension makes frames of
@@ -33,6 +34,11 @@ class NativeSender:
         except ConnectionError as error:
             raise TransportError(f"the link to {self.address} is broken: {error}") from error
 
+    def prepared(self, answer: Answer) -> Any:
+        """What a native receiver sends by itself."""
+        module, frame = import_module("hyperlane._native"), answer.frame
+        return module.Answer(self._sender, answer.step, frame, frame.rows, list(answer.stop_ids))
+
     def flush(self, timeout_s: float) -> None:
         try:
             self._sender.wait(self._handle, timeout_s)
@@ -55,6 +61,7 @@ class NativeReceiver:
     ) -> None:
         self.address = address
         self.arrived_ns = 0
+        self.answered: Answered | None = None
         listener.setblocking(False)
         module = import_module("hyperlane._native")
         self._receiver = module.Receiver(listener.detach(), greeting, queue_depth, max_frame_bytes, spin_us)
@@ -79,11 +86,17 @@ class NativeReceiver:
     def departed(self) -> tuple[str, ...]:
         return tuple(self._receiver.departed)
 
-    def recv(self, timeout_s: float) -> Frame:
+    def recv(self, timeout_s: float, answer: Answer | None = None) -> Frame:
+        prepared = None
+        if answer is not None and isinstance(answer.sender, NativeSender):
+            prepared = answer.sender.prepared(answer)
         try:
-            frame, self.arrived_ns = self._receiver.recv(timeout_s, _TYPES)
+            frame, self.arrived_ns, tokens, *times_ns = self._receiver.recv(timeout_s, _TYPES, prepared)
         except ConnectionError as error:
             raise TransportError(f"the data port {self.address} is closed") from error
+        self.answered = Answered(tokens, *times_ns) if tokens else None
+        if answer is not None and prepared is None:
+            self.answered = send_reply(answer, frame)
         return cast(Frame, frame)
 
     def ready(self) -> bool:

@@ -11,6 +11,7 @@ from threading import Lock, Thread
 import numpy as np
 
 from hyperlane.errors import TransportError, one_line
+from hyperlane.transport.answer import Answer, Answered, send_reply
 from hyperlane.transport.crc32c import crc32c
 from hyperlane.transport.frame import HEADER_BYTES, Frame, Kind, pack_prefix, unpack, unpack_header
 from hyperlane.transport.mailbox import Mailbox
@@ -83,6 +84,7 @@ class PythonReceiver:
         self._greeting = greeting
         self._max_frame_bytes = max_frame_bytes
         self.arrived_ns = 0
+        self.answered: Answered | None = None
         self._queue: Mailbox[tuple[Frame, int]] = Mailbox(queue_depth)
         self._lock = Lock()
         self._connections: dict[socket.socket, int] = {}  # frames of each
@@ -105,8 +107,9 @@ class PythonReceiver:
         with self._lock:
             return tuple(self._departed)
 
-    def recv(self, timeout_s: float) -> Frame:
+    def recv(self, timeout_s: float, answer: Answer | None = None) -> Frame:
         frame, self.arrived_ns = self._queue.take(timeout_s)
+        self.answered = None if answer is None else send_reply(answer, frame)
         return frame
 
     def ready(self) -> bool:

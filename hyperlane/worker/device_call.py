@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hyperlane.errors import WorkerError
 from hyperlane.worker.gpu import DeviceRows, Gpu, RowRing, Stamps, segments
+from hyperlane.worker.signature import Value
 
 RESULTS = 4  # steps whose hidden states may wait to be encoded
 STAMPED = 16384  # steps of which it is known when the GPU computed them
@@ -198,6 +199,7 @@ class DeviceSide:
             for to, at, count in segments(pieces):
                 target, source = self._result.address + to * self._out_bytes, self.hidden_out + at * self._out_bytes
                 stream.copy(target, source, count * self._out_bytes)
+        self._stamps.mark(self._step, ends=True)
 
     def end(self) -> DeviceRows:
         """The step's hidden states."""
@@ -205,9 +207,8 @@ class DeviceSide:
         self._result.there.record(self.gpu.stream)
         return self._result
 
-    def computed(self) -> Callable[[], tuple[int, int]]:
-        """The step's end; what tells when the GPU began and ended it, once it has."""
-        self._stamps.mark(self._step, ends=True)
+    def when(self) -> Callable[[], tuple[int, int]]:
+        """What tells when the GPU began and ended the step, once it has."""
         return partial(self._stamps.span_ns, self._step)
 
     def _begin_compute(self) -> None:
@@ -231,8 +232,7 @@ class DeviceSide:
         return sent
 
 
-def refuse_float32(types: Mapping[str, str]) -> None:
-    """WorkerError for a shard with fused FP32 attention, which onnxruntime has no CUDA kernels for. Types by input."""
-    fused = "seqlens_k" in types
-    if fused and any(name.startswith("past_") and kind != "tensor(float16)" for name, kind in types.items()):
+def refuse_float32(caches: Sequence[Value]) -> None:
+    """WorkerError for a shard with fused FP32 attention, which onnxruntime has no CUDA kernels for."""
+    if any(cache.type is not np.float16 for cache in caches):
         raise WorkerError("a GPU takes fused attention in FP16 only; deploy again, or set model.dtype=float16")

@@ -12,7 +12,7 @@ from hyperlane.control.types import LinkCounters, LinkSpeed, ShardSpec, Wiring
 from hyperlane.timeline.record import StepRecord
 from hyperlane.worker.codecs import EpochCodecs
 from hyperlane.worker.gpu import DeviceRows
-from hyperlane.worker.session import StepResult as StepResult  # for those who write parts
+from hyperlane.worker.result import StepResult as StepResult  # for those who write parts
 
 
 class Session(Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event
 from time import monotonic_ns
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -25,6 +26,7 @@ from hyperlane.transport.frame import (
     row_positions,
 )
 from hyperlane.transport.link import Receiver, Sender
+from hyperlane.transport.native import ask_for_short_slices
 from hyperlane.transport.shortcut import Landing, Shortcut
 from hyperlane.worker.codecs import EpochCodecs
 from hyperlane.worker.device_path import DevicePath
@@ -38,8 +40,7 @@ from hyperlane.worker.work import Work
 POLL_S = 0.2
 """How often a waiting pump looks whether it should stop."""
 RAW_ID = 0
-NO_POSITIONS = np.empty(0, np.uint32)
-"""Raw rows do not depend on where they stand."""
+TOKEN_TYPE = np.dtype("<i4")
 KEPT_STEPS = 16384
 """Records of the latest steps: about 5 MB at most."""
 GpuTime = Callable[[], tuple[int, int]] | None
@@ -67,12 +68,17 @@ class Pump:
     shortcut: Shortcut | None = None
     landing: Landing | None = None
     send_timeout_s: float = 60.0
+    _dtype: "np.dtype[Any]" = field(init=False)
     _fp16_bytes: int = field(default=0)
     _used: dict[str, None] = field(default_factory=dict)  # names of codecs, in order of first use
     _records: deque[tuple[StepRecord, GpuTime]] = field(default_factory=lambda: deque(maxlen=KEPT_STEPS))
 
+    def __post_init__(self) -> None:
+        self._dtype = np.dtype(self.dtype)
+
     def run(self, stop: Event) -> None:
         """Until `stop` is set; raises TransportError when the next of the chain is gone."""
+        ask_for_short_slices()  # a frame that comes is not left behind what else runs here
         gc.freeze()  # what lives by now lives on: the collector need not walk it between two steps
         try:
             self._run(stop)
@@ -166,10 +172,10 @@ class Pump:
         begin += self.worker
         work.frame, work.rows = _error_frame(work.frame, f"{begin}: {one_line(error)}"), None
 
-    def _rows(self, frame: Frame) -> NDArray[np.int64] | NDArray[np.floating] | DeviceRows:
+    def _rows(self, frame: Frame) -> NDArray[np.int32] | NDArray[np.floating] | DeviceRows:
         """Token ids [R] or hidden rows [R, D] of a frame."""
         if frame.kind == Kind.TOKENS:
-            return np.frombuffer(frame.payload, np.dtype("<i4")).astype(np.int64)
+            return np.frombuffer(frame.payload, TOKEN_TYPE)
         if frame.kind == Kind.PLACED and self.landing is not None:
             placed: NDArray[np.floating] | DeviceRows = self.landing.rows(frame)
             return placed
@@ -179,9 +185,10 @@ class Pump:
             rows = self.device.decode(frame)
             if rows is not None:
                 return rows
-        if frame.codec == RAW_ID and len(frame.payload) == frame.rows * frame.width * np.dtype(self.dtype).itemsize:
-            return np.frombuffer(frame.payload, self.dtype).reshape(frame.rows, frame.width)
-        hidden_RD = np.empty((frame.rows, frame.width), self.dtype)
+        shape, dtype = (frame.rows, frame.width), self._dtype
+        if frame.codec == RAW_ID and len(frame.payload) == frame.rows * frame.width * dtype.itemsize:
+            return np.ndarray(shape, dtype, frame.payload)
+        hidden_RD = np.empty(shape, dtype)
         self.codecs.incoming.decode(frame.codec, frame.payload, row_positions(frame.runs), hidden_RD)
         return hidden_RD
 
@@ -208,8 +215,9 @@ class Pump:
         if isinstance(hidden_RD, DeviceRows):
             assert self.device is not None
             return self.device.encode(hidden_RD, codec, frame)
-        positions_R = NO_POSITIONS if codec.id == RAW_ID else row_positions(frame.runs)
-        return codec.encode(hidden_RD, positions_R).data
+        if codec.id == RAW_ID:
+            return np.ascontiguousarray(hidden_RD).data.cast("B")
+        return codec.encode(hidden_RD, row_positions(frame.runs)).data
 
 
 def is_prefill(runs: tuple[Run, ...]) -> bool:
@@ -224,7 +232,7 @@ def _on_gpu(record: StepRecord, started_ns: int, computed_ns: int) -> StepRecord
     return record._replace(started_ns=started_ns, computed_ns=max(started_ns, computed_ns), **later)
 
 
-def _answer(frame: Frame, kind: Kind, codec: int, rows: int, width: int, payload: memoryview) -> Frame:
+def _answer(frame: Frame, kind: Kind, codec: int, rows: int, width: int, payload: bytes | memoryview) -> Frame:
     return Frame(kind, codec, frame.flags, frame.epoch, frame.lane, frame.step, rows, width, frame.runs, payload)
 
 

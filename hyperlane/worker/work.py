@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hyperlane.timeline.record import StepRecord
 from hyperlane.transport.frame import Frame
 from hyperlane.worker.gpu import DeviceRows
-from hyperlane.worker.session import StepResult
+from hyperlane.worker.result import StepResult
 
 
 @dataclass(slots=True)

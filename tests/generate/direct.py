@@ -9,9 +9,10 @@ from hyperlane.errors import TablesError
 from hyperlane.generate.engine import Engine, Rows
 from hyperlane.generate.sampling import Sampling
 from hyperlane.generate.scheduler import Drafts, Scheduler
-from hyperlane.generate.step import Step
+from hyperlane.generate.step import Following, Step
 from hyperlane.generate.text import Limits
 from tests.fixtures_model import Chain
+from tests.generate.toy import answered
 
 
 @dataclass
@@ -26,10 +27,10 @@ class DirectChain:
         self.results.append((step, self._compute(step, whole_rows)))
         self.computed_tokens += len(step.token_ids)
 
-    def receive(self, step: Step, timeout_s: float) -> Rows:
+    def receive(self, step: Step, timeout_s: float, following: Following | None) -> Rows:
         sent, rows = self.results.popleft()
-        assert sent is step
-        return rows
+        assert sent == step
+        return answered(self, rows, following)
 
     def rewire(self, mismatch: TablesError) -> None:
         raise mismatch

@@ -15,9 +15,9 @@ from hyperlane.errors import HyperlaneError, RequestError, StepError, TablesErro
 from hyperlane.generate.engine import CANDIDATES, Engine, Rows
 from hyperlane.generate.sampling import Sampling
 from hyperlane.generate.scheduler import Drafts, Scheduler, Shape
-from hyperlane.generate.step import Step
+from hyperlane.generate.step import Following, Step
 from hyperlane.generate.text import Limits, Prompt
-from tests.generate.toy import ToyWorkers
+from tests.generate.toy import ToyWorkers, answered
 
 VOCAB = 256
 STOP = 0
@@ -33,21 +33,25 @@ class ToyChain:
         self.lacks_tables_at: tuple[int, ...] = ()
         self.late: set[int] = set()
         self.rewired = 0
+        self.answers = True  # sends what follows by itself
+        self.answered = 0
 
     def send(self, step: Step, *, whole_rows: bool) -> None:
         outputs = self.workers.outputs(step)
         self.results.append((step, self._rows(outputs, VOCAB if whole_rows else CANDIDATES)))
 
-    def receive(self, step: Step, timeout_s: float) -> Rows:
+    def receive(self, step: Step, timeout_s: float, following: Following | None) -> Rows:
         if step.number in self.late:
             self.late.remove(step.number)
             raise TimeoutError
         sent, rows = self.results.popleft()
-        assert sent is step
+        assert sent == step
         if step.number in self.fail_at:
             raise StepError("worker w1: no memory")
         if step.number in self.lacks_tables_at:
             raise TablesError("the frame was made with other tables", "w1")
+        rows = answered(self, rows, following) if self.answers else rows
+        self.answered += rows.answered is not None
         return rows
 
     def rewire(self, mismatch: TablesError) -> None:
@@ -96,11 +100,22 @@ def alone(index: int, **kwargs: object) -> tuple[int, ...]:
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 40), st.booleans())
-def test_tokens_do_not_depend_on_slots_lanes_or_chunks(slots: int, lanes: int, chunk: int, sampled: bool) -> None:
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 40), st.booleans(), st.booleans())
+def test_tokens_do_not_depend_on_slots_lanes_or_chunks(
+    slots: int, lanes: int, chunk: int, sampled: bool, answers: bool
+) -> None:
     kwargs = {"sampling": Sampling(temperature=1.0, top_k=20, seed=5)} if sampled else {}
-    answers = run(make(slots, min(lanes, slots), chunk, **kwargs), *PROMPTS)
-    assert [answer.token_ids for answer in answers] == [alone(i, **kwargs) for i in range(len(PROMPTS))]
+    engine = make(slots, min(lanes, slots), chunk, **kwargs)
+    engine.chain.answers = answers
+    assert [answer.token_ids for answer in run(engine, *PROMPTS)] == [alone(i, **kwargs) for i in range(len(PROMPTS))]
+
+
+def test_the_next_step_of_greedy_streams_is_sent_before_the_last_is_taken_in() -> None:
+    plain, sampled = make(1, 1), make(1, 1, sampling=Sampling(temperature=1.0, top_k=20, seed=5))
+    stopping = make(1, 1, limits=Limits(max_new_tokens=8, stop=("x",)))
+    for engine in (plain, sampled, stopping):
+        run(engine, (1, 2, 3))
+    assert [engine.chain.answered for engine in (plain, sampled, stopping)] == [6, 0, 0], "all but the first and last"
 
 
 def test_a_text_ends_at_its_length_its_stop_token_or_the_end_of_its_slot() -> None:
@@ -233,7 +248,7 @@ def test_a_chain_that_cannot_be_mended_ends_the_run(monkeypatch: pytest.MonkeyPa
     engine = make()
     engine.mover = ToyMover(engine.chain, (), 0)
 
-    def breaks(step: Step, timeout_s: float) -> Rows:
+    def breaks(step: Step, timeout_s: float, following: Following | None) -> Rows:
         raise WorkerError("worker w1 is gone")
 
     monkeypatch.setattr(engine.chain, "receive", breaks)

@@ -1,7 +1,7 @@
 """The scheduler against workers that answer in order: nothing lost, doubled or given to another request."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from random import Random
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hyperlane.errors import RequestError
 from hyperlane.generate.scheduler import Scheduler, Shape
-from hyperlane.generate.step import Step, Use
+from hyperlane.generate.step import Company, Step, Use
 from tests.generate.toy import VOCABULARY, ToyWorkers, answer
 
 CONTEXT = 64
@@ -104,6 +104,29 @@ def test_a_prompt_that_cannot_be_served_is_refused_at_the_door(prompt: Sequence[
     assert scheduler.idle
 
 
+def test_the_next_step_is_foreseen_where_nothing_can_come_between() -> None:
+    scheduler = make(lanes=1, hops=9)
+    scheduler.submit(0, [1, 2], 4)
+    scheduler.submit(1, [1, 2], 9)
+    prefills = sent(scheduler)
+    assert [scheduler.following(step) for step in prefills] == [None, None], "of prompts nothing is foreseen"
+    complete(scheduler, prefills[0])
+    first = scheduler.next_step()
+    complete(scheduler, prefills[1])
+    assert scheduler.following(first) is None, "the other one comes along"
+    complete(scheduler, first)
+    (both,) = sent(scheduler)
+    following = scheduler.following(both)
+    assert [(run.slot, run.position) for run in following.runs] == [(0, 4), (1, 3)]
+    complete(scheduler, both, 6)
+    assert scheduler.next_step() == replace(following, token_ids=(6, 6))
+    assert scheduler.following(following) is None, "request 0 ends with its fourth token"
+    scheduler.submit(2, [1, 2, 3])
+    sent(scheduler)
+    scheduler.cancel(0)
+    assert scheduler.following(following) is None, "it is another company by now"
+
+
 # --- what slots hold ----------------------------------------------------------------------------------------------
 
 SYSTEM = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4]
@@ -169,7 +192,7 @@ class Guesses:
     most: int = 4
     learnt: int = 0
 
-    def draft(self, request: int, tokens: list[int], guess: Sequence[int], room: int, beside: int) -> list[int]:
+    def draft(self, request: int, tokens: list[int], guess: Sequence[int], room: int, company: Company) -> list[int]:
         right = answer([*tokens, *guess], self.most)
         wrong = self.random.randrange(self.most + 1)
         drafts = [token if i < wrong else self.random.randrange(VOCABULARY) for i, token in enumerate(right)]
@@ -196,6 +219,7 @@ class Play:
     admitted: list[int] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)
+    foreseen: int = 0
 
     def submit(self) -> None:
         request, shared = len(self.wanted), self.random.choice(((), SYSTEM[:7], SYSTEM))
@@ -219,6 +243,8 @@ class Play:
             self.workers.send(step)
 
     def receive(self) -> None:
+        """Now and then what follows is asked for before: it must come true."""
+        following = self.foresee() if self.random.random() < 0.5 else None
         if not self.workers.in_flight:
             return
         step, tokens = self.workers.in_flight.popleft()
@@ -232,6 +258,21 @@ class Play:
         for account in self.scheduler.complete(step, draw):
             self.ended.add(account.request)
             assert account.accepted_tokens <= account.drafted_tokens
+            assert following is None, "it was sure that no request ends"
+        if following is not None:
+            self.foreseen += 1
+            sent = self.scheduler.next_step()
+            assert sent is not None
+            assert replace(sent, token_ids=()) == following
+            assert sent.token_ids == tuple(tokens)
+            self.workers.send(sent)
+
+    def foresee(self) -> Step | None:
+        for _ in range(20):  # an unlimited number of drafts ahead is not waited for
+            self.send()
+        if self.scheduler.drafts is not None or not self.workers.in_flight:
+            return None
+        return self.scheduler.following(self.workers.in_flight[0][0])
 
     def fail(self) -> None:
         if self.workers.in_flight:
@@ -255,6 +296,7 @@ def test_every_request_gets_its_own_tokens_whatever_the_order(random: Random, da
         prefill_chunk=data.draw(st.integers(1, 20)),
         hops=data.draw(st.integers(1, 4)),
         reuse=data.draw(st.booleans()),
+        ragged=data.draw(st.booleans()),
         drafts=Guesses(random) if data.draw(st.booleans()) else None,
     )
     play = Play(scheduler, random)

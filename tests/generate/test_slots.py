@@ -25,6 +25,16 @@ def test_lanes_fill_evenly_and_close_together() -> None:
     assert [slots.take([1]) for _ in range(2)] == [1, 2]
 
 
+def test_where_distance_costs_nothing_what_a_slot_holds_decides() -> None:
+    taken = []
+    for ragged in (False, True):
+        slots = Slots(8, 1, ragged=ragged)
+        slots.take([9])
+        slots.write(6, 0, [1, 2, 3])
+        taken.append(slots.take([1, 2, 3, 4]))
+    assert taken == [1, 6]
+
+
 def test_the_slot_that_holds_most_of_it_is_taken_and_then_the_one_unused_for_longest() -> None:
     slots = Slots(3, 1)
     for tokens in ([1, 2, 3], [1, 2, 9], [5]):

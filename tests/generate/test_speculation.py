@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from hyperlane.generate.speculation import RowCost, Speculation, expected
+from hyperlane.generate.step import Company
 
 
 class Counter:
@@ -20,8 +21,8 @@ class Counter:
     def forget(self, request: int) -> None: ...
 
 
-def make(share: float = 0.4, most: int = 31) -> Speculation:
-    return Speculation(Counter(), most, RowCost(share))
+def make(share: float = 0.4, most: int = 31, *, ragged: bool = False) -> Speculation:
+    return Speculation(Counter(), most, RowCost(share, ragged))
 
 
 def taught(speculation: Speculation, *fates: tuple[int, bool]) -> Speculation:
@@ -30,8 +31,8 @@ def taught(speculation: Speculation, *fates: tuple[int, bool]) -> Speculation:
     return speculation
 
 
-def drafts(speculation: Speculation, beside: int = 1, room: int = 99, tokens: int = 5) -> int:
-    return len(speculation.draft(0, list(range(tokens)), (), room, beside))
+def drafts(speculation: Speculation, beside: int = 1, room: int = 99, drafting: int = 0) -> int:
+    return len(speculation.draft(0, list(range(5)), (), room, Company(beside, drafting)))
 
 
 def test_a_row_gives_one_token_and_its_drafts_as_far_as_they_are_right() -> None:
@@ -56,7 +57,7 @@ def test_where_drafts_do_not_pay_one_is_compared_without_being_sent() -> None:
     speculation = taught(make(), *[(0, True)] * 30)
     tokens = [9]
     for _ in range(30):
-        if speculation.draft(0, tokens, (), 99, 1):
+        if speculation.draft(0, tokens, (), 99, Company(1)):
             break
         tokens.append(0)  # what `Counter` proposes first
     assert 3 < len(tokens) < 30
@@ -80,7 +81,7 @@ def test_drafts_ahead_of_others_are_likely_ones() -> None:
     assert drafts(speculation, beside=0) <= 1
     taught(speculation, *[(31, False)] * 8)
     assert drafts(speculation, beside=0) == 31
-    assert len(speculation.draft(0, [1], [2] * 31, 99, 0)) == 31
+    assert len(speculation.draft(0, [1], [2] * 31, 99, Company(0))) == 31
 
 
 def test_no_more_than_there_is_room_for() -> None:
@@ -96,7 +97,31 @@ def test_the_cost_of_a_row_is_measured() -> None:
         cost.observe(1, 0.010)
         cost.observe(9, 0.026)
     assert cost.share == pytest.approx(0.2, abs=0.01)
-    assert cost.steps(9, 1) == pytest.approx(2.6, abs=0.1)
+    assert cost.steps(Company(1), 8) == pytest.approx(2.6, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("company", "drafts", "one_call", "calls"),
+    [
+        (Company(1), 0, 1.0, 1.0),
+        (Company(1), 3, 1.75, 1.75),
+        (Company(4), 0, 1.75, 1.75),
+        (Company(4), 1, 2.0, 2.75),  # a call for the drafts, one for the other three
+        (Company(4, 3), 0, 1.75, 4.0),
+        (Company(4, 3), 1, 2.0, 4.25),  # all have drafts: none is left for a call together
+    ],
+)
+def test_a_step_costs_one_call_or_one_for_each_sequence_with_drafts(
+    company: Company, drafts: int, one_call: float, calls: float
+) -> None:
+    assert RowCost(0.25, ragged=True).steps(company, drafts) == one_call
+    assert RowCost(0.25).steps(company, drafts) == calls
+
+
+def test_beside_others_drafts_pay_sooner_where_they_take_no_call_of_their_own() -> None:
+    found = {ragged: taught(make(0.1, ragged=ragged), *[(1, False)] * 2) for ragged in (True, False)}
+    assert {ragged: drafts(speculation, beside=8) for ragged, speculation in found.items()} == {True: 1, False: 0}
+    assert drafts(found[False], beside=8, drafting=7) > 0, "its row alone is a call already"
 
 
 def test_a_new_request_starts_anew() -> None:

@@ -2,9 +2,11 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from hyperlane.generate.step import Step
+from hyperlane.generate.engine import Rows, StepChain
+from hyperlane.generate.step import Following, Step
+from hyperlane.transport.candidates import greedy
 
 VOCABULARY = 7  # few, so that wrong drafts are right now and then
 
@@ -60,3 +62,14 @@ class ToyWorkers:
         assert next(tokens, None) is None
         self.computed_tokens += len(step.token_ids)
         return rows
+
+
+def answered(chain: StepChain, rows: Rows, following: Following | None) -> Rows:
+    """What a chain does that sends the following step by itself."""
+    if following is None:
+        return rows
+    tokens = greedy(rows.ids_NK, rows.logits_NK)
+    if not following.stop_ids.isdisjoint(tokens):
+        return rows
+    chain.send(replace(following.step, token_ids=tuple(tokens)), whole_rows=False)
+    return replace(rows, answered=tokens)

@@ -68,9 +68,19 @@ def test_uniform_leaves_out_workers_beyond_the_layers() -> None:
 
 
 def test_balanced_counts_the_head() -> None:
-    smollm2 = replace(model(30), layer_products=(3_538_944,) * 30, head_products=28_311_552)
-    assert cut(Balanced(), smollm2, cluster(5000, 5000)) == [("w0", 0, 19), ("w1", 19, 30)]
-    assert cut(Balanced(), smollm2, cluster(5000, 5000, 5000)) == [("w0", 0, 13), ("w1", 13, 26), ("w2", 26, 30)]
+    smollm2 = replace(model(30), hidden_size=576, layer_products=(3_538_944,) * 30, head_products=28_311_552)
+    assert cut(Balanced(), smollm2, cluster(5000, 5000)) == [("w0", 0, 18), ("w1", 18, 30)]
+    assert cut(Balanced(), smollm2, cluster(5000, 5000, 5000)) == [("w0", 0, 12), ("w1", 12, 24), ("w2", 24, 30)]
+
+
+def test_balanced_counts_what_a_layer_does_besides_its_products_the_more_the_longer_the_texts() -> None:
+    small = replace(model(30), hidden_size=576, layer_products=(3_538_944,) * 30, head_products=28_311_552)
+    cuts = []
+    for prompt in (1, 4000):
+        workload = replace(WORKLOAD, context=8192, prompt_tokens=prompt)
+        cuts.append(place(Balanced(), small, cluster(90_000, 90_000), workload)[0].stop)
+    assert cuts[0] == 18
+    assert cuts[1] < 18
 
 
 @given(layers=st.lists(st.integers(1, 9), min_size=1, max_size=9), head=st.integers(0, 30), parts=st.integers(1, 4))

@@ -13,6 +13,7 @@ from hyperlane.worker import all_gpus
 from hyperlane.worker.device_call import refuse_float32
 from hyperlane.worker.gpu import DeviceRows, Gpu, on_host, segments
 from hyperlane.worker.options import GPU_SPIN_US, parse
+from hyperlane.worker.signature import Value
 
 
 def test_rows_that_follow_one_another_are_one_copy() -> None:
@@ -35,10 +36,9 @@ def test_rows_on_a_gpu_are_copied_where_the_host_wants_them() -> None:
 
 
 def test_fused_attention_in_fp32_is_refused_with_what_to_do() -> None:
-    refuse_float32({"past_key.0": "tensor(float16)", "hidden_in": "tensor(float16)"})
+    refuse_float32([Value("past_key.0", np.float16, (1, 2, 3, 4))])
     with pytest.raises(WorkerError, match=r"set model\.dtype=float16"):
-        refuse_float32({"past_key.0": "tensor(float)", "seqlens_k": "tensor(int32)"})
-    refuse_float32({"past_key.0": "tensor(float)"})  # attention in pieces
+        refuse_float32([Value("past_key.0", np.float32, (1, 2, 3, 4))])
 
 
 @pytest.mark.skipif(cuda() is not None, reason="a GPU is there")

@@ -14,7 +14,8 @@ from hyperlane.model.assemble import assemble
 from hyperlane.model.store import LayerStore
 from hyperlane.transport.frame import Run
 from hyperlane.worker.gpu import on_host
-from hyperlane.worker.session import Session, StepResult
+from hyperlane.worker.result import StepResult
+from hyperlane.worker.session import Session
 
 
 def is_fused(manifest: Manifest, device: str) -> bool:
