@@ -329,6 +329,24 @@ class SelfTest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsTime:
+    """What a layer's decode step takes with weights stored so."""
+
+    weights: str  # the quantization's name, or "float16"
+    layer_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuWeights:
+    """How the weights of the chain's GPUs are stored by quantization=auto, and what decided it."""
+
+    chosen: str
+    rows: int  # of the decode step that was timed
+    past: int  # positions before it
+    times: tuple[WeightsTime, ...] = ()  # on the slowest GPU; empty where it could not be timed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
     """The shards of a chain, in chain order, and the boundaries between them."""
 
@@ -336,6 +354,7 @@ class Deployment:
     shards: tuple[Shard, ...]
     boundaries: tuple[Boundary, ...]
     kl: float | None = measured(default=None)  # of the chain against raw, where there was a self-test
+    gpu_weights: GpuWeights | None = field(default=None, metadata=_MEASURED)  # quantization=auto, with GPUs
     slots: int
     context: int
     hidden_size: int

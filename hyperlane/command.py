@@ -135,7 +135,7 @@ async def _until_signal(composed: DictConfig, folder: Path) -> tuple[dict[str, s
             nursery.cancel_scope.cancel()
             if "generate" not in context.artifacts:
                 return {}, math.inf
-            figures = rows(context.generation, context.deployment.boundaries)
+            figures = rows(context.generation, context.deployment)
             return figures, report.seconds(context.generation, config.minimize)
     print(f"interrupted; go on with: run_dir={folder}", file=sys.stderr, flush=True)
     raise KeyboardInterrupt

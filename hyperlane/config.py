@@ -29,6 +29,7 @@ from hyperlane.partition.manual import Manual
 from hyperlane.partition.optimal import Optimal
 from hyperlane.partition.uniform import Uniform
 from hyperlane.quantization import Quantization
+from hyperlane.quantization.auto import Auto
 from hyperlane.quantization.int4 import Int4
 from hyperlane.quantization.int8 import Int8
 from hyperlane.quantization.none import NoQuantization
@@ -79,9 +80,17 @@ class Codec:
     name: str = MISSING
 
 
+class Shortcut(Enum):
+    """Whether hidden states may pass from GPU to GPU of one host; auto: where both ends can."""
+
+    auto = "auto"
+    off = "off"
+
+
 @dataclass(kw_only=True, slots=True)
 class Transport:
     codec: Codec = field(default_factory=Codec)
+    shortcut: Shortcut = Shortcut.auto
     native: bool = True
     queue_depth: int = 8
     max_frame_bytes: int = 268435456
@@ -176,7 +185,7 @@ class Store:
 CHOICES: Mapping[str, Mapping[str, type]] = {
     "cluster": {"local": Local, "lab": Lab, "static": Static, "simulated": Simulated},
     "partition": {"balanced": Balanced, "uniform": Uniform, "knapsack": Knapsack, "manual": Manual, "optimal": Optimal},
-    "quantization": {"none": NoQuantization, "source": Source, "int8": Int8, "int4": Int4},
+    "quantization": {"none": NoQuantization, "source": Source, "int8": Int8, "int4": Int4, "auto": Auto},
     "security": {"insecure": Insecure},
 }
 """Everything pluggable: group -> the `kind` in its YAML -> its dataclass. Codecs are listed in `transport.codec`."""

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from hyperlane.artifacts import Accuracy, Boundary, GeneratedText, Generation, LinkReport
+from hyperlane.artifacts import Accuracy, Boundary, Deployment, GeneratedText, Generation, LinkReport
 from hyperlane.config import Goal
 
+SHORTCUT = "cuda ipc"
+"""As workers call the shortcut between their GPUs (hyperlane/worker/cuda_ring.py)."""
 
-def summary(generation: Generation, boundaries: Sequence[Boundary], folder: str) -> Table:
+
+def summary(generation: Generation, deployment: Deployment, folder: str) -> Table:
     """One row a figure."""
     table = Table(show_header=False, title="run", title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value in rows(generation, boundaries).items():
+    for name, value in rows(generation, deployment).items():
         table.add_row(name, value)
     if generation.accuracy is not None:
         table.add_row("predicted", predicted(generation.accuracy))
@@ -23,19 +26,21 @@ def summary(generation: Generation, boundaries: Sequence[Boundary], folder: str)
     return table
 
 
-def rows(generation: Generation, boundaries: Sequence[Boundary]) -> dict[str, str]:
+def rows(generation: Generation, deployment: Deployment) -> dict[str, str]:
     """The figures as text, by name."""
     hidden = [link for link in generation.links if link.fp16_bytes]
     requests = generation.requests
     tokens = sum(len(request.token_ids) for request in requests)
     first_s = statistics.median(request.ttft_s for request in requests)
     speed = statistics.median(request.decode_tokens_per_s for request in requests)
+    weights = deployment.gpu_weights
     return {
         "workers": str(len(generation.workers)),
         "layers": ", ".join(f"{w.name} {w.start}:{w.stop} ({w.stop - w.start})" for w in generation.workers),
         "tokens": f"{sum(len(r.prompt_token_ids) for r in requests)} in, {tokens} out{_saved(requests)}",
         "bytes on the wire": f"{_wire_bytes(generation.links):,} (hidden states {_wire_bytes(hidden):,})",
-        "codec": "; ".join(dict.fromkeys(describe(boundary) for boundary in boundaries)) or "no link between workers",
+        **({} if weights is None else {"weights on GPUs": weights.chosen}),
+        "codec": _codecs(hidden, deployment.boundaries),
         "compression": compression(hidden),
         "time to first token": f"{first_s:.3f} s" + (" (median)" if len(requests) > 1 else ""),
         "tokens per second": f"{speed:.1f}" + (" (median of a request)" if len(requests) > 1 else ""),
@@ -99,9 +104,24 @@ def _wire_bytes(links: Sequence[LinkReport]) -> int:
     return sum(link.wire_bytes for link in links)
 
 
+def _codecs(hidden: Sequence[LinkReport], boundaries: Sequence[Boundary]) -> str:
+    """What the links were to carry, and the shortcuts that were taken instead."""
+    told = list(dict.fromkeys(describe(boundary) for boundary in boundaries))
+    taken = [f"{link.source} -> {link.target} {link.codec}, not coded" for link in hidden if is_shortcut(link)]
+    return "; ".join([*told, *taken]) or "no link between workers"
+
+
+def is_shortcut(link: LinkReport) -> bool:
+    """Whether all its hidden states went past the socket."""
+    return link.codec == SHORTCUT
+
+
 def compression(hidden: Sequence[LinkReport]) -> str:
     """Hidden states against the same rows as FP16, headers and checksums counted."""
     if not hidden:
         return "no hidden states crossed a link"
+    hidden = [link for link in hidden if not is_shortcut(link)]
+    if not hidden:
+        return f"no hidden states crossed a socket ({SHORTCUT})"
     ratio = sum(link.fp16_bytes for link in hidden) / sum(link.wire_bytes for link in hidden)
     return f"{ratio:.2f} times smaller than FP16 ({', '.join(sorted({link.codec for link in hidden}))})"

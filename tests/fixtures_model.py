@@ -45,18 +45,16 @@ class Exported:
     manifest: Manifest
 
     def session(
-        self, start: int, stop: int, *, slots: int = 4, context: int = 64, operators: bool = True, kv_bits: int = 32
+        self, start: int, stop: int, *, slots: int = 4, context: int = 64, operators: bool = True, **more: Any
     ) -> Session:
-        """The shard of some layers, in this process."""
-        content = assemble(self.manifest, self.store, start, stop, operators=operators, kv_bits=kv_bits)
+        """The shard of some layers, in this process; `more` as `assemble` takes it."""
+        content = assemble(self.manifest, self.store, start, stop, operators=operators, **more)
         graph = self.store.put(content)
         return Session(self.store.path(graph.sha256), slots=slots, context=context, threads=1)
 
-    def chain(
-        self, *bounds: int, slots: int = 4, context: int = 64, operators: bool = True, kv_bits: int = 32
-    ) -> "Chain":
-        """Shards between these bounds, from 0 to the number of layers."""
-        make = partial(self.session, slots=slots, context=context, operators=operators, kv_bits=kv_bits)
+    def chain(self, *bounds: int, **more: Any) -> "Chain":
+        """Shards between these bounds, from 0 to the number of layers; `more` as `session` takes it."""
+        make = partial(self.session, **more)
         return Chain([make(a, b) for a, b in itertools.pairwise(bounds)])
 
 

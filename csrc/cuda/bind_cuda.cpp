@@ -10,7 +10,9 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda/counters.hpp"
 #include "cuda/memory.hpp"
+#include "cuda/stamp.cuh"
 
 namespace py = pybind11;
 
@@ -26,6 +28,15 @@ int device_count() {
 }
 
 void set_device(int index) { check_cuda(cudaSetDevice(index)); }
+
+// Which GPU of the machine the current device is.
+std::string device_name() {
+  int index = 0;
+  char name[32] = {};
+  check_cuda(cudaGetDevice(&index));
+  check_cuda(cudaDeviceGetPCIBusId(name, sizeof name, index));
+  return name;
+}
 
 // Free and all bytes of the current device.
 py::tuple memory_info() {
@@ -61,6 +72,7 @@ class ImportedMemory {
 void bind_devices(py::module_& module) {
   module.def("device_count", &device_count, "GPUs that can be used; 0 without a driver.");
   module.def("set_device", &set_device, py::arg("index"), "Of this thread, from now on.");
+  module.def("device_name", &device_name, "PCI address of the current device.");
   module.def("memory_info", &memory_info, "Free and all bytes of the current device.");
   module.def("export_memory", &export_memory, py::arg("address"),
              "A handle of a DeviceBuffer for other processes of this machine.");
@@ -86,9 +98,16 @@ void bind_memory(py::module_& module) {
       .def(py::init<>())
       .def_property_readonly("address", &Stream::address)
       .def("copy", &Stream::copy, py::arg("target"), py::arg("source"), py::arg("bytes"),
+           py::call_guard<py::gil_scoped_release>(),  // to or from memory that is not pinned it waits
            "Queue a copy between any two addresses, host or device.")
       .def("copy_rows", &Stream::copy_rows, py::arg("target"), py::arg("source"), py::arg("pitch"),
            py::arg("bytes"), py::arg("count"), "Queue a copy of rows that are `pitch` bytes apart.")
+      .def(
+          "stamp",
+          [](Stream& stream, std::uintptr_t place) {
+            check_cuda(stamp(reinterpret_cast<std::uint64_t*>(place), stream.get()));
+          },
+          py::arg("place"), "Queue: the GPU's clock in nanoseconds to a u64 in pinned memory.")
       .def("zero", &Stream::zero, py::arg("target"), py::arg("bytes"))
       .def("wait", &Stream::wait, py::arg("event"), "What is queued from now on starts after the event.")
       .def("synchronize", &Stream::synchronize, py::call_guard<py::gil_scoped_release>());
@@ -96,6 +115,15 @@ void bind_memory(py::module_& module) {
       .def(py::init<>())
       .def("record", &Event::record, py::arg("stream"))
       .def("synchronize", &Event::synchronize, py::call_guard<py::gil_scoped_release>());
+  py::class_<SharedCounters>(module, "SharedCounters",
+                             "Counters (u64) in memory shared with another process.")
+      .def(py::init<std::uintptr_t, std::size_t>(), py::arg("address"), py::arg("bytes"))
+      .def("wait", &SharedCounters::wait, py::arg("stream"), py::arg("index"), py::arg("value"),
+           "What is queued on the stream from now on starts once the counter is at least `value`.")
+      .def("hold", &SharedCounters::hold, py::arg("index"), py::arg("value"), py::arg("timeout_s"),
+           py::call_guard<py::gil_scoped_release>(), "Wait here, busily; False where that takes too long.")
+      .def("write", &SharedCounters::write, py::arg("stream"), py::arg("index"), py::arg("value"),
+           "Once all that was queued on the stream before is done.");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@ namespace {
 constexpr std::uint8_t kKnownFlags = 1;
 constexpr std::size_t kMaxTextBytes = 4096;
 constexpr std::size_t kForkBytes = 4;
+constexpr std::size_t kTicketBytes = 16;
 
 struct Run {
   std::uint16_t slot, outputs;
@@ -33,6 +34,8 @@ bool payload_fits(const Header& header) {
       return width == 1 && bytes == 4 * rows;
     case kHidden:
       return rows * width <= 8 * bytes;
+    case kPlaced:
+      return bytes == kTicketBytes;
     case kCandidates:
       return bytes == rows * (8 * width + 4);
     default:
@@ -53,7 +56,7 @@ std::string header_fault(const Header& header, std::size_t max_frame_bytes) {
     return "this is no Hyperlane peer: a frame starts with 'HYPL'";
   if (header.version != kVersion)
     return "a frame of version " + std::to_string(header.version) + ", this is 1; run one release everywhere";
-  if (header.kind > kFork) return "a frame of unknown kind " + std::to_string(header.kind);
+  if (header.kind > kPlaced) return "a frame of unknown kind " + std::to_string(header.kind);
   if (header.flags & ~kKnownFlags) return "a frame with unknown flags " + std::to_string(header.flags);
   if (header.codec && header.kind != kHidden) return "a codec in " + sizes(header);
   if (header.kind == kHello || header.kind == kError) {
@@ -80,7 +83,8 @@ std::string runs_fault(const Header& header, const std::uint8_t* table) {
              " is empty or wants more than it has";
     rows += run.count, outputs += run.outputs;
   }
-  const std::uint64_t stated = header.kind == kTokens || header.kind == kHidden ? rows : outputs;
+  const bool whole = header.kind == kTokens || header.kind == kHidden || header.kind == kPlaced;
+  const std::uint64_t stated = whole ? rows : outputs;
   if (stated == header.rows) return "";
   return "the runs of step " + std::to_string(header.step) + " make " + std::to_string(stated) +
          " rows, its header says " + std::to_string(header.rows);

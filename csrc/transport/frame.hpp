@@ -10,7 +10,7 @@ constexpr std::uint8_t kVersion = 1;
 constexpr std::size_t kHeaderBytes = 40;
 constexpr std::size_t kRunBytes = 10;
 constexpr std::size_t kCrcBytes = 4;
-enum FrameKind { kHello, kTokens, kHidden, kCandidates, kLogits, kError, kFork };
+enum FrameKind { kHello, kTokens, kHidden, kCandidates, kLogits, kError, kFork, kPlaced };
 
 struct Header {
   std::uint8_t magic[4];

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
@@ -18,7 +18,7 @@ from hyperlane.cluster.lab import Announced
 from hyperlane.cluster.source import Surroundings
 from hyperlane.errors import ClusterError, ConfigError, first_known
 from hyperlane.transport.link import SPIN_US
-from hyperlane.worker.profile import host_total_bytes
+from hyperlane.worker.profile import host_total_bytes, measure
 
 STOP_TIMEOUT_S = 5.0
 
@@ -28,6 +28,7 @@ class Local:
     """`workers` processes of `threads` compute threads each; the machine's memory is split among them."""
 
     workers: int = 2
+    devices: list[str] = field(default_factory=list)  # one worker each, such as cuda:0; empty: `workers` on the CPU
     threads: int = 1
     interface: str | None = None  # loopback unless given
     start_timeout_s: float = 20.0
@@ -41,20 +42,21 @@ class Local:
     async def open(self, surroundings: Surroundings) -> AsyncIterator["Started"]:
         if self.workers < 1:
             raise ConfigError(f"cluster.workers is {self.workers}; it must be at least 1")
+        devices = self.devices or ["cpu"] * self.workers
         cluster = f"local-{secrets.token_hex(4)}"
         with tempfile.TemporaryDirectory(prefix="hyperlane-") as temporary:
             logs = surroundings.log_folder or Path(temporary)
             logs.mkdir(parents=True, exist_ok=True)
             processes: list[Process] = []
             try:
-                for index in range(self.workers):
-                    process = await self._start(index, cluster, surroundings.store_root, logs)
+                for index in range(len(devices)):
+                    process = await self._start(index, devices, cluster, surroundings.store_root, logs)
                     processes.append(process)
                 yield Started(
                     Announced(
                         cluster,
                         self.interface,
-                        self.workers,
+                        len(devices),
                         self.start_timeout_s,
                         self.probe_timeout_s,
                         (LOOPBACK,),
@@ -65,22 +67,24 @@ class Local:
                 with trio.CancelScope(shield=True):
                     await _stop(processes)
 
-    async def _start(self, index: int, cluster: str, store_root: Path, logs: Path) -> "Process":
-        name = f"local-{index}"
+    async def _start(self, index: int, devices: Sequence[str], cluster: str, store_root: Path, logs: Path) -> "Process":
+        name, device = f"local-{index}", devices[index]
+        total_bytes = host_total_bytes() if device == "cpu" else measure(device).total_bytes
         options = {
             "--name": name,
             "--cluster": cluster,
             "--store": str(store_root),
             "--threads": str(self.threads),
             "--spin-us": str(self.spin_us),
-            "--memory-bytes": str(host_total_bytes() // self.workers),
+            "--device": device,
+            "--memory-bytes": str(total_bytes // devices.count(device)),
         }
         if self.interface is not None:
             options["--interface"] = self.interface
         cores = sorted(os.sched_getaffinity(0))
         if self.pin:
             options["--pin"] = ",".join(str(core) for core in self._cores(index, cores))
-        if self.workers * self.threads >= len(cores):
+        if len(devices) * self.threads >= len(cores):
             options["--overlap"] = "off"  # no core is left for it
         command = [sys.executable, "-m", "hyperlane.worker", "--parent-stdin", *["--spinning"] * self.spinning]
         command += [word for option in options.items() for word in option]

@@ -64,6 +64,7 @@ class Wiring:
     tables: "CodecTables | None" = None  # of the link to the next worker
     incoming_tables: "CodecTables | None" = None  # of the link from the worker before
     graph_sha256: str = ""  # the shard that the worker must hold; empty: any
+    shortcut: bool = False  # pass hidden states from device to device where both ends can
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,7 @@ class LinkOptions:
     max_frame_bytes: int
     connect_timeout_s: float
     step_timeout_s: float
+    shortcut: bool = True  # where two workers can
 
 
 @dataclass(slots=True)
@@ -62,6 +63,7 @@ class Chain:
     receiver: Receiver
     sender: Sender
     step_timeout_s: float
+    shortcut: bool
     _sent: dict[int, tuple[int, int]] = field(default_factory=dict)  # steps under way: sending_ns, sent_ns
     _trips: deque[Trip] = field(default_factory=lambda: deque(maxlen=KEPT_STEPS))
     _in_flight: int = 0
@@ -110,7 +112,7 @@ class Chain:
         links = (*self.links[: index - 1], RAW, *self.links[index:])
         self.epoch, self._in_flight = next_epoch((self.epoch,)), 0
         self._sent.clear()
-        self.links = wire(self.clients, shards, self.home, links, self.epoch)
+        self.links = wire(self.clients, shards, self.home, links, self.epoch, shortcut=self.shortcut)
 
     def reports(self) -> tuple[LinkReport, ...]:
         """What each link carried in this epoch, in chain order."""
@@ -210,7 +212,7 @@ def open_chain(deployment: Deployment, links: Sequence[LinkCodecs], options: Lin
         )
         exits.callback(receiver.close)
         home = Home(identity, receiver.address)
-        carried = wire(clients, shards, home, links, epoch)
+        carried = wire(clients, shards, home, links, epoch, shortcut=options.shortcut)
         sender = connect(
             shards[0].data_addresses,
             stats[0].identity,
@@ -219,7 +221,8 @@ def open_chain(deployment: Deployment, links: Sequence[LinkCodecs], options: Lin
             native=options.native,
         )
         exits.callback(sender.close)
-        yield Chain(deployment, clients, home, carried, epoch, receiver, sender, options.step_timeout_s)
+        timeout_s, shortcut = options.step_timeout_s, options.shortcut
+        yield Chain(deployment, clients, home, carried, epoch, receiver, sender, timeout_s, shortcut)
 
 
 def next_epoch(epochs: Iterable[int]) -> int:

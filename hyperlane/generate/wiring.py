@@ -41,9 +41,18 @@ def link_codecs(boundary: Boundary, store: LayerStore) -> LinkCodecs:
 
 
 def wire(
-    clients: Sequence[ControlClient], shards: Sequence[Shard], home: Home, links: Sequence[LinkCodecs], epoch: int
+    clients: Sequence[ControlClient],
+    shards: Sequence[Shard],
+    home: Home,
+    links: Sequence[LinkCodecs],
+    epoch: int,
+    *,
+    shortcut: bool = False,
 ) -> tuple[LinkCodecs, ...]:
-    """Wire all workers for `epoch`. Returns what the links carry: raw where an end refuses the tables."""
+    """Wire all workers for `epoch`. Returns what the links carry: raw where an end refuses the tables.
+
+    shortcut: two workers that reach the same memory pass rows there.
+    """
     carried = list(links)
     identities = [client.stats().result().identity for client in clients]
     for index in reversed(range(len(clients))):
@@ -62,6 +71,7 @@ def wire(
                     tables=outgoing.tables,
                     incoming_tables=carried[index - 1].tables if index else None,
                     graph_sha256=shards[index].digest,
+                    shortcut=shortcut and not is_last,
                 )
             )
             .result()

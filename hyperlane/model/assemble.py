@@ -22,6 +22,7 @@ _LOWERED_STEP = {
     "seqlens_k": (TensorProto.INT32, ["B"]),
     "total_sequence_length": (TensorProto.INT32, []),
 }
+_UNFUSED_STEP = {"position_ids": (TensorProto.INT64, ["B", "S"])}
 _HEAD = ("logits", "candidate_ids", "candidate_logits", "logsumexp")
 
 
@@ -44,17 +45,25 @@ def is_ragged(manifest: Manifest, *, operators: bool) -> bool:
 
 
 def assemble(
-    manifest: Manifest, store: LayerStore, start: int, stop: int, *, operators: bool = False, kv_bits: int = 32
+    manifest: Manifest,
+    store: LayerStore,
+    start: int,
+    stop: int,
+    *,
+    operators: bool = False,
+    kv_bits: int = 32,
+    fused: bool = True,
 ) -> bytes:
     """The shard's ONNX file; it names each weight file by its SHA-256, to be found in the same folder.
 
     operators: whether the worker has those of csrc/ops, which are for FP32; else ONNX Runtime's own take their place.
+    fused: attention as one operator of ONNX Runtime; else in pieces, as a GPU needs it in FP32.
     kv_bits: of the numbers in the cache of workers with operators: 32, 16 or 8. Others hold the activations' type.
 
     Inputs: `input_ids` int64 [B, S] or `hidden_in` [B, S, D]; `position_ids` int64 [B, S]; in the last shard
     `output_rows` int64 [N]. With operators B is 1, `row_slots` int64 [S] says whose each row is, and layer i has
     `past_key.i` and `past_value.i` uint8 [slots, heads, L, bytes a position]; L in whole tiles (see attention.py).
-    Without, `seqlens_k` int32 [B], `total_sequence_length` int32, and caches [B, heads, L, head_dim].
+    Without, caches [B, heads, L, head_dim]; and for fused attention `seqlens_k` int32 [B] and `total_sequence_length`.
     Outputs: `hidden_out` [B, S, D], or `logits` [N, V], `candidate_ids` and `candidate_logits` [N, K],
     `logsumexp` [N]; for layer i `present_key.i` and `present_value.i`.
     Raises StoreError where the store lacks a graph.
@@ -65,7 +74,8 @@ def assemble(
     shard.graph.name = f"layers {start} to {stop}"
     lowered = not is_ragged(manifest, operators=operators)
     first, last = start == 0, stop == manifest.layers
-    _declare(shard, manifest, graphs.values(), _LOWERED_STEP if lowered else _STEP, first=first, last=last)
+    step = _STEP if not lowered else _LOWERED_STEP if fused else _UNFUSED_STEP
+    _declare(shard, manifest, graphs.values(), step, first=first, last=last)
     hidden, written = "hidden_in", set[str]()
     for part in parts:
         produced = "hidden_out" if part is parts[-1] else f"{part.name}/hidden_out"
@@ -73,7 +83,7 @@ def assemble(
         _append(shard.graph, part, graphs[part.graph.sha256].graph, chained, written)
         hidden = produced
     if lowered:
-        lower(shard, manifest.dtype)
+        lower(shard, manifest.dtype, fused=fused)
     else:
         _hold_bytes(shard.graph, kv_bits)
     content: bytes = shard.SerializeToString(deterministic=True)

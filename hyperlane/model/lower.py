@@ -9,6 +9,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.helper import get_attribute_value, make_node
 
+from hyperlane.model import unfused
 from hyperlane.model.fuse import DOMAIN
 from hyperlane.model.fuse_half import fuse_half
 from hyperlane.quantization.reference import BLOCK, TILE
@@ -16,11 +17,15 @@ from hyperlane.quantization.reference import BLOCK, TILE
 _MICROSOFT = "com.microsoft"
 
 
-def lower(model: ModelProto, dtype: str) -> None:
-    """Replace the operators in place; activations are of `dtype`, "float32" or "float16"."""
+def lower(model: ModelProto, dtype: str, *, fused: bool = True) -> None:
+    """Replace the operators in place; activations are of `dtype`, "float32" or "float16".
+
+    fused: attention as ONNX Runtime's one operator; else in pieces, which take `position_ids` alone.
+    """
     graph, nodes = model.graph, list(model.graph.node)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     writer = _Writer(graph, shapes, TensorProto.FLOAT16 if dtype == "float16" else TensorProto.FLOAT)
+    writer.fused = fused
     del graph.node[:]
     for node in nodes:
         if node.domain != DOMAIN:
@@ -47,6 +52,7 @@ class _Writer:
     def __init__(self, graph: GraphProto, shapes: dict[str, tuple[int, ...]], element: int) -> None:
         self._graph, self._shapes, self._element = graph, shapes, element
         self._constants: set[str] = set()
+        self.fused = True
         self._scope, self._count = "", 0
 
     def linear(self, node: NodeProto) -> None:
@@ -114,6 +120,13 @@ class _Writer:
         if cos:
             tables, rotary = [rotary_rows, cos, sin], int(numbers["rotary"])
             q, k = (self._rotated([rows, *tables], n, rotary) for rows, n in ((q, heads), (k, kv_heads)))
+        if not self.fused:
+            shape = next(value for value in self._graph.input if value.name == past_key).type.tensor_type.shape
+            outputs = (node.output[0], node.output[1], node.output[2])
+            unfused.attention(
+                _Pieces(self), (q, k, v), (past_key, past_value), outputs, numbers, shape.dim[3].dim_value
+            )
+            return
         inputs = [q, k, v, past_key, past_value, "seqlens_k", "total_sequence_length"]
         attributes = {"num_heads": heads, "kv_num_heads": kv_heads, "scale": numbers["scale"]}
         attributes |= {"softcap": numbers["softcap"], "local_window_size": int(numbers["window"]) or -1}
@@ -224,6 +237,25 @@ class _Writer:
             self._constants.add(name)
             self._graph.initializer.append(numpy_helper.from_array(array, name))
         return name
+
+
+class _Pieces:
+    """What `unfused` writes with."""
+
+    def __init__(self, writer: _Writer) -> None:
+        self._writer = writer
+
+    def add(self, kind: str, inputs: list[str], **attributes: object) -> str:
+        return self._writer._add_several(1, kind, inputs, domain="", **attributes)[0]
+
+    def whole(self, *values: int) -> str:
+        return self._writer._constant(list(values), np.int64)
+
+    def number(self, value: float) -> str:
+        return self._writer._constant(value)
+
+    def name(self, value: str, output: str) -> None:
+        self._writer._graph.node.append(make_node("Identity", [value], [output], name=output))
 
 
 def _inputs(node: NodeProto, count: int) -> list[str]:

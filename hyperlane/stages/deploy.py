@@ -5,16 +5,20 @@ from collections.abc import Callable, Sequence
 import trio
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from hyperlane.artifacts import Blob, Deployment, Manifest, Placement, Plan, Shard, WorkerInfo
+from hyperlane.artifacts import Blob, Deployment, GpuWeights, Manifest, Placement, Plan, Shard, WorkerInfo
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import ShardSpec
 from hyperlane.errors import ClusterError
 from hyperlane.model.assemble import assemble, is_ragged, shard_blobs
 from hyperlane.model.store import LayerStore
+from hyperlane.quantization import Quantization
+from hyperlane.quantization.auto import Auto
+from hyperlane.quantization.none import NoQuantization
 from hyperlane.report import describe
-from hyperlane.stages import links, selftest
+from hyperlane.stages import links, selftest, weights
 from hyperlane.stages.context import Context
-from hyperlane.stages.kinds import FP16, has_operators, is_gpu
+from hyperlane.stages.kinds import FP16, has_operators, is_gpu, kind_of
+from hyperlane.stages.workload import workload_of
 
 Seen = Callable[[int, int], None]
 """(sent bytes, total bytes) of what one worker lacks."""
@@ -24,13 +28,13 @@ async def run(context: Context) -> Deployment:
     """Deploy to all workers of the plan at once; WorkerError or StoreError names the one that failed."""
     columns = (TextColumn("deploy: {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=context.console, transient=True, disable=not context.console.is_terminal) as bar:
-        shards = await _send(context, context.plan, lambda name: _shown(bar, bar.add_task(name, total=None)))
-    return await _deployment(context, context.plan, shards)
+        sent = await _send(context, context.plan, lambda name: _shown(bar, bar.add_task(name, total=None)))
+    return await _deployment(context, context.plan, *sent)
 
 
 async def deploy(context: Context, plan: Plan) -> Deployment:
     """The same for another plan than the run's, and nothing is shown: a text may be on its way to the terminal."""
-    return await _deployment(context, plan, await _send(context, plan, lambda name: _unseen))
+    return await _deployment(context, plan, *await _send(context, plan, lambda name: _unseen))
 
 
 async def send_ahead(context: Context, plan: Plan) -> None:
@@ -40,7 +44,7 @@ async def send_ahead(context: Context, plan: Plan) -> None:
 
 async def _send(
     context: Context, plan: Plan, progress: Callable[[str], Seen], *, files_only: bool = False
-) -> tuple[Shard, ...]:
+) -> tuple[tuple[Shard, ...], GpuWeights | None]:
     """Each worker's part, at the same time; `progress(worker)` is told what was sent of it."""
     store, live = context.store, {worker.name: worker for worker in (await context.live()).workers}
     missing = [p.worker for p in plan.placements if p.worker not in live]
@@ -48,7 +52,7 @@ async def _send(
         raise ClusterError(
             f"the plan uses worker {missing[0]}, which was not found; run stages=[discover,plan,deploy,generate]"
         )
-    manifests = await _manifests(context, [live[p.worker] for p in plan.placements])
+    manifests, chosen = await _manifests(context, [live[p.worker] for p in plan.placements])
     shards: dict[str, Shard] = {}
 
     async def one(placement: Placement) -> None:
@@ -58,10 +62,10 @@ async def _send(
     async with trio.open_nursery() as nursery:
         for placement in plan.placements:
             nursery.start_soon(one, placement)
-    return tuple(shards[placement.worker] for placement in plan.placements)
+    return tuple(shards[placement.worker] for placement in plan.placements), chosen
 
 
-async def _deployment(context: Context, plan: Plan, chain: tuple[Shard, ...]) -> Deployment:
+async def _deployment(context: Context, plan: Plan, chain: tuple[Shard, ...], chosen: GpuWeights | None) -> Deployment:
     """The loaded shards with what crosses their boundaries, tested where the codec asks for it."""
     manifest = context.manifest
     tested = await selftest.run(context, plan, chain)
@@ -70,6 +74,7 @@ async def _deployment(context: Context, plan: Plan, chain: tuple[Shard, ...]) ->
         shards=chain,
         boundaries=selftest.untested(plan) if tested is None else tested.boundaries,
         kl=None if tested is None else tested.kl,
+        gpu_weights=chosen,
         slots=plan.slots,
         context=plan.context,
         hidden_size=manifest.hidden_size,
@@ -88,15 +93,35 @@ def _shown(bar: Progress, task: TaskID) -> Seen:
 def _unseen(sent_bytes: int, total_bytes: int) -> None: ...
 
 
-async def _manifests(context: Context, workers: Sequence[WorkerInfo]) -> dict[str, Manifest]:
-    """What each worker's shard is made of: a GPU's is in FP16, exported here where the model's type is another."""
-    half = context.manifest
-    if half.dtype != FP16 and any(is_gpu(worker) for worker in workers):
-        checkpoint, config = await context.checkpoint(), context.config
-        from hyperlane.model.export import export  # reads torch, which by now is read
+async def _manifests(
+    context: Context, workers: Sequence[WorkerInfo], ask: weights.Ask = weights.ask
+) -> tuple[dict[str, Manifest], GpuWeights | None]:
+    """What each worker's shard is made of: a GPU's is in FP16, exported here where the model's type is another.
 
-        half = await trio.to_thread.run_sync(export, checkpoint, context.store, FP16, config.quantization)
-    return {worker.name: half if is_gpu(worker) else context.manifest for worker in workers}
+    With quantization=none it is in the model's own type. With auto, which weights it has is measured here.
+    """
+    config, manifest = context.config, context.manifest
+    gpus, quantization, chosen = [worker for worker in workers if is_gpu(worker)], config.quantization, None
+    if gpus and isinstance(quantization, Auto):
+        quantization, chosen = await _chosen(context, workers, gpus, ask)
+    elif not gpus or manifest.dtype == FP16 or isinstance(quantization, NoQuantization):
+        return {worker.name: manifest for worker in workers}, None
+    checkpoint = await context.checkpoint()
+    from hyperlane.model.export import export  # reads torch, which by now is read
+
+    half = await trio.to_thread.run_sync(export, checkpoint, context.store, FP16, quantization)
+    return {worker.name: half if is_gpu(worker) else manifest for worker in workers}, chosen
+
+
+async def _chosen(
+    context: Context, workers: Sequence[WorkerInfo], gpus: Sequence[WorkerInfo], ask: weights.Ask
+) -> tuple[Quantization, GpuWeights]:
+    """As the GPUs hold their weights already where layers move in a run; else measured."""
+    held = context.artifacts.get("deploy")
+    if isinstance(held, Deployment) and held.gpu_weights is not None:
+        return weights.quantization_of(held.gpu_weights), held.gpu_weights
+    workload = workload_of(context.config, context.plan.model.max_positions, 0, workers)
+    return await weights.choose(context, gpus, workload, len(workers), ask)
 
 
 def show(context: Context) -> None:
@@ -105,6 +130,8 @@ def show(context: Context) -> None:
             f"{shard.sent_files} files, {shard.sent_bytes / 2**20:,.1f} MiB sent" if shard.loaded else "already held it"
         )
         context.console.print(f"deploy: {shard.worker} layers {shard.start}:{shard.stop}, {what}")
+    if context.deployment.gpu_weights is not None:
+        context.console.print(f"deploy: {weights.describe(context.deployment.gpu_weights)}")
     for boundary in context.deployment.boundaries:
         context.console.print(f"deploy: after layer {boundary.layer}: {describe(boundary)}")
     if context.deployment.kl is not None:
@@ -151,12 +178,14 @@ async def _deploy(
 
 
 def _graph(manifest: Manifest, store: LayerStore, placement: Placement, worker: WorkerInfo, plan: Plan) -> Blob:
+    kind = kind_of(worker, manifest.dtype)
     content = assemble(
         manifest,
         store,
         placement.start,
         placement.stop,
-        operators=has_operators(worker),
+        operators=kind.operators,
         kv_bits=plan.model.kv_bits,
+        fused=kind.fused,
     )
     return store.put(content)

@@ -59,7 +59,7 @@ def show(context: Context) -> None:
             console.print(f"[bold]\\[{number}] {escape(request.prompt)}[/bold]")
             print(request.text)
     print()
-    console.print(summary(generation, context.deployment.boundaries, str(context.run_dir.root)))
+    console.print(summary(generation, context.deployment, str(context.run_dir.root)))
 
 
 def _generate(context: Context, tokenizer: "Tokenizer") -> Generation:

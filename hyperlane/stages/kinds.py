@@ -4,20 +4,29 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hyperlane.artifacts import WorkerInfo
+from hyperlane.quantization import Quantization
+from hyperlane.quantization.none import NoQuantization
 from hyperlane.worker.operators import OPERATORS_VERSION
 
 FP16 = "float16"
-"""What GPU workers compute in: onnxruntime's fused attention for CUDA takes nothing wider."""
+"""What GPU workers compute in, but with quantization=none: ONNX Runtime's fused attention takes nothing wider there."""
 
 
 class GraphKind(NamedTuple):
     dtype: str
     operators: bool  # our own, not the standard's
+    fused: bool = True  # attention, as one operator
 
 
-def graph_kind(worker: WorkerInfo, dtype: str) -> GraphKind:
+def graph_kind(worker: WorkerInfo, dtype: str, quantization: Quantization) -> GraphKind:
     """`dtype` is what the model's configuration says."""
-    return GraphKind(FP16 if is_gpu(worker) else dtype, has_operators(worker))
+    stays = not is_gpu(worker) or isinstance(quantization, NoQuantization)
+    return kind_of(worker, dtype if stays else FP16)
+
+
+def kind_of(worker: WorkerInfo, dtype: str) -> GraphKind:
+    """Of a worker whose shard is of `dtype`."""
+    return GraphKind(dtype, has_operators(worker), dtype == FP16 or not is_gpu(worker))
 
 
 def is_gpu(worker: WorkerInfo) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hyperlane.artifacts import Boundary, Deployment
-from hyperlane.config import Config
+from hyperlane.config import Config, Shortcut
 from hyperlane.control.types import LinkSpeed
 from hyperlane.generate.chain import LinkOptions, open_chain
 from hyperlane.generate.wiring import RAW
@@ -21,6 +21,7 @@ def link_options(config: Config) -> LinkOptions:
         max_frame_bytes=transport.max_frame_bytes,
         connect_timeout_s=transport.connect_timeout_s,
         step_timeout_s=transport.step_timeout_s,
+        shortcut=transport.shortcut is Shortcut.auto,
     )
 
 

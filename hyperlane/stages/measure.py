@@ -50,7 +50,7 @@ async def measured(context: Context, cluster: Cluster) -> Cluster:
     probes, spec = await _probes(context, cluster.workers)
 
     def of_kind(worker: WorkerInfo) -> Probes:
-        return probes[graph_kind(worker, context.config.model.dtype.value)]
+        return probes[graph_kind(worker, context.config.model.dtype.value, context.config.quantization)]
 
     by_host: dict[str, list[WorkerInfo]] = {}
     for worker in cluster.workers:
@@ -97,7 +97,7 @@ async def _probes(context: Context, workers: Sequence[WorkerInfo]) -> tuple[dict
         read_spec, checkpoint, dtype, config.quantization, bits, abandon_on_cancel=True
     )
     cases = _cases(config, spec, len(workers))
-    kinds = dict.fromkeys(graph_kind(worker, dtype) for worker in workers)
+    kinds = dict.fromkeys(graph_kind(worker, dtype, config.quantization) for worker in workers)
     return {kind: await _probes_of(context, checkpoint, kind, spec, bits, cases) for kind in kinds}, spec
 
 
@@ -113,7 +113,7 @@ async def _probes_of(
     from hyperlane.model.probe import probe_graphs  # reads torch, which by now is read
 
     config, (few, more) = context.config, cases
-    make = partial(probe_graphs, operators=kind.operators, kv_bits=bits)
+    make = partial(probe_graphs, operators=kind.operators, kv_bits=bits, fused=kind.fused)
     graphs = await trio.to_thread.run_sync(
         make, checkpoint, context.store, kind.dtype, config.quantization, abandon_on_cancel=True
     )

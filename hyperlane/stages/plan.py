@@ -1,17 +1,22 @@
 """plan: which worker holds which layers, written as plan.json and drawn as plan.svg."""
 
+from dataclasses import replace
+
 import trio
 
-from hyperlane.artifacts import Plan, Prediction
+from hyperlane.artifacts import ModelSpec, Plan, Prediction
 from hyperlane.generate.scheduler import check_length
 from hyperlane.partition import count, cut
 from hyperlane.partition.explain import explain
 from hyperlane.partition.memory import Workload
 from hyperlane.partition.optimal import Optimal
 from hyperlane.partition.predict import predict
+from hyperlane.quantization.auto import Auto
+from hyperlane.quantization.none import NoQuantization
 from hyperlane.stages.cache import kv_bits, unmet
 from hyperlane.stages.context import Context
 from hyperlane.stages.generate import encode
+from hyperlane.stages.kinds import FP16, is_gpu
 from hyperlane.stages.picture import draw_plan
 from hyperlane.stages.workload import workload_of
 
@@ -25,6 +30,11 @@ async def run(context: Context) -> Plan:
     spec = await trio.to_thread.run_sync(
         read_spec, checkpoint, config.model.dtype.value, config.quantization, bits, abandon_on_cancel=True
     )
+    if isinstance(config.quantization, Auto) and any(map(is_gpu, context.cluster.workers)):
+        half = await trio.to_thread.run_sync(
+            read_spec, checkpoint, FP16, NoQuantization(), bits, abandon_on_cancel=True
+        )
+        spec = _at_least(spec, half)
     longest = await _longest_prompt(context, min(config.generate.context, spec.max_positions))
     workload = workload_of(config, spec.max_positions, longest, context.cluster.workers)
     cluster, strategy = context.cluster, config.partition
@@ -45,6 +55,16 @@ async def run(context: Context) -> Plan:
     if isinstance(strategy, Optimal) and config.explain:
         await _explain(strategy, plan, context, workload)
     return plan
+
+
+def _at_least(spec: ModelSpec, other: ModelSpec) -> ModelSpec:
+    """With room for either's weights: which the GPUs will hold is known once they are timed, at deployment."""
+    return replace(
+        spec,
+        embedding_bytes=max(spec.embedding_bytes, other.embedding_bytes),
+        layer_bytes=tuple(map(max, spec.layer_bytes, other.layer_bytes)),
+        head_bytes=max(spec.head_bytes, other.head_bytes),
+    )
 
 
 def describe(predicted: Prediction) -> str:
@@ -88,6 +108,10 @@ def show(context: Context) -> None:
     workers = context.cluster.workers
     if (why := unmet(context.config, workers, context.plan.model.kv_bits)) is not None:
         context.console.print(f"plan: {why}")
+    if isinstance(context.config.quantization, Auto) and any(map(is_gpu, workers)):
+        context.console.print(
+            "plan: quantization=auto: FP16 or INT4 on GPUs is decided when deployed; this has room for FP16"
+        )
     predicted = context.plan.predicted
     if predicted is not None and predicted.measured:
         context.console.print(f"plan: {describe(predicted)}")

@@ -20,6 +20,7 @@ HEADER_BYTES = 40
 RUN_BYTES = 10
 CRC_BYTES = 4
 FORK_BYTES = 4  # payload of a fork: two slots
+TICKET_BYTES = 16  # payload of a placed frame: a ring's number and a turn
 WANT_LOGITS = 1  # flags, bit 0: whole logits rows, not candidates
 MAX_TEXT_BYTES = 4096  # payload of a greeting or an error
 MISMATCH = "tables mismatch at worker "  # how an error begins that only lacks codec tables; then the worker's name
@@ -41,6 +42,7 @@ class Kind(IntEnum):
     LOGITS = 4  # float32 [rows, width]
     ERROR = 5  # utf-8: why the step failed
     FORK = 6  # source slot, target slot uint16: the target takes over the first `rows` positions
+    PLACED = 7  # ring, turn uint64: rows [rows, width] that were left where the receiver reads them (shortcut.py)
 
 
 class Run(NamedTuple):
@@ -223,6 +225,8 @@ def _check_payload_bytes(header: Header) -> None:
         valid = rows * width <= 8 * payload_bytes
     elif header.kind == Kind.TOKENS:
         valid = width == 1 and payload_bytes == 4 * rows
+    elif header.kind == Kind.PLACED:
+        valid = payload_bytes == TICKET_BYTES
     elif header.kind == Kind.CANDIDATES:
         valid = payload_bytes == rows * (8 * width + 4)
     else:
@@ -237,7 +241,7 @@ def _check_runs(header: Header, runs: Sequence[Run]) -> None:
     for run in runs:
         if run.count == 0 or run.outputs > run.count or run.position + run.count > 1 << 32:
             raise TransportError(f"{run} of step {header.step} is empty or wants more than it has")
-    if header.kind in (Kind.TOKENS, Kind.HIDDEN):
+    if header.kind in (Kind.TOKENS, Kind.HIDDEN, Kind.PLACED):
         stated = sum(run.count for run in runs)
     else:
         stated = sum(run.outputs for run in runs)

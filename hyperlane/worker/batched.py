@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -50,9 +51,11 @@ class BatchedCalls:
             call = run_batch(batch, runs, rows, row_starts, want_logits)
             if self._device is None or self._signature.is_last:
                 self._collect(call, batch, runs, result, row_starts, output_starts)
-        if self._device is not None and not self._signature.is_last:
-            return StepResult(hidden_RD=self._device.end())
-        return result
+        if self._device is None:
+            return result
+        if not self._signature.is_last:
+            result = StepResult(hidden_RD=self._device.end())
+        return replace(result, gpu_ns=self._device.when())
 
     def close(self) -> None:
         """Let go of the session and of all memory."""
@@ -116,7 +119,7 @@ class BatchedCalls:
     def _new_result(self, rows: int, outputs: int, want_logits: bool) -> StepResult:
         if self._device is not None:  # hidden states stay there
             rows = 0
-        fields = {}
+        fields: dict[str, Any] = {}
         for name in self._signature.wanted(want_logits):
             value = self._signature.outputs[name]
             shape = (rows, value.shape[-1]) if name == "hidden_out" else (outputs, *value.shape[1:])

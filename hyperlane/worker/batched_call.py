@@ -75,7 +75,8 @@ def host_call(
     )
     assert call.rows_BS is not None
     inputs = {signature.rows.name: call.rows_BS, "position_ids": call.positions_BS}
-    inputs |= {"seqlens_k": call.seqlens_k_B, "total_sequence_length": call.total_length}
+    if signature.is_fused:
+        inputs |= {"seqlens_k": call.seqlens_k_B, "total_sequence_length": call.total_length}
     if signature.is_last:
         inputs["output_rows"] = call.output_rows_N
     for name, array in inputs.items():
@@ -103,7 +104,8 @@ def device_call(
     """As `host_call`; hidden states stand where all calls have theirs on the GPU."""
     B, S, binding = batch.slots, batch.length, session.io_binding()
     shapes: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {"position_ids": ((B, S), np.int64)}
-    shapes["seqlens_k"] = ((B,), np.int32)
+    if signature.is_fused:
+        shapes["seqlens_k"] = ((B,), np.int32)
     if signature.is_first:
         shapes["input_ids"] = ((B, S), np.int64)
     if signature.is_last:
@@ -124,14 +126,15 @@ def device_call(
         binding.bind_output("hidden_out", *place, hidden.type, (B, S, width), device.hidden_out)
     # What a step's longest sequence holds; a captured graph goes on using it, so that it is the most.
     total_length = np.full((), context + 1, np.int32)
-    binding.bind_input("total_sequence_length", "cpu", 0, np.int32, (), total_length.ctypes.data)
+    if signature.is_fused:
+        binding.bind_input("total_sequence_length", "cpu", 0, np.int32, (), total_length.ctypes.data)
     bind_caches(binding, caches, place, batch.first, B)
     arrays = side.inputs.arrays
     return Call(
         binding=binding,
         rows_BS=arrays.get("input_ids"),
         positions_BS=arrays["position_ids"],
-        seqlens_k_B=arrays["seqlens_k"],
+        seqlens_k_B=arrays.get("seqlens_k", np.empty(B, np.int32)),
         total_length=total_length,
         output_rows_N=arrays.get("output_rows", np.empty(outputs, np.int64)),
         outputs=side.outputs.arrays,

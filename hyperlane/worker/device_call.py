@@ -5,18 +5,21 @@ GPU: they are copied between the rows of a step and two buffers that all calls s
 """
 
 import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane.errors import WorkerError
-from hyperlane.worker.gpu import DeviceRows, Gpu, RowRing, segments
+from hyperlane.worker.gpu import DeviceRows, Gpu, RowRing, Stamps, segments
 from hyperlane.worker.signature import Value
 
 RESULTS = 4  # steps whose hidden states may wait to be encoded
+STAMPED = 16384  # steps of which it is known when the GPU computed them
 ALIGNMENT = 64
 Shapes = Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
 Piece = tuple[int, int, int]  # a row of the step, a row of the call, how many
@@ -77,6 +80,8 @@ class DeviceSide:
         self._rows: DeviceRows | None = None
         self._result: DeviceRows | None = None
         self._staged: RowRing | None = None
+        self._stamps = Stamps(gpu, STAMPED)
+        self._step, self._begun = 0, False
         self._results: RowRing | None = None
 
     def load(self, open_session: Callable[[dict[str, str]], Any]) -> Any:
@@ -90,6 +95,7 @@ class DeviceSide:
             "arena_extend_strategy": "kSameAsRequested",
             "use_tf32": "0",
         }
+        os.environ.setdefault("ORT_ENABLE_XQA", "0")  # its other kernels for decoding are faster (docs/gpu.md)
         self.gpu.use()
         if self._graphs:
             try:
@@ -164,9 +170,9 @@ class DeviceSide:
         """Of rows [R, ..]; `out_type` is None where no hidden states come out."""
         self.gpu.use()
         self._rows = self._result = None
+        self._step, self._begun = self._step + 1, False
         if self._in_bytes:
             self._rows = rows if isinstance(rows, DeviceRows) else self._sent(rows)
-            self.gpu.stream.wait(self._rows.there)
         if out_type is not None:
             self._results = self._results or RowRing(self.gpu, RESULTS, self._out_bytes)
             self._result = self._results.take(len(rows), out_width, out_type)
@@ -175,6 +181,8 @@ class DeviceSide:
     def upload(self, call: DeviceCall, pieces: Sequence[Piece]) -> None:
         """Inputs to where the call reads them."""
         stream = self.gpu.stream
+        if not self._begun:
+            self._begin_compute()
         call.inputs.upload(stream)
         call.uploaded.record(stream)
         if self._rows is not None:
@@ -191,12 +199,26 @@ class DeviceSide:
             for to, at, count in segments(pieces):
                 target, source = self._result.address + to * self._out_bytes, self.hidden_out + at * self._out_bytes
                 stream.copy(target, source, count * self._out_bytes)
+        self._stamps.mark(self._step, ends=True)
 
     def end(self) -> DeviceRows:
         """The step's hidden states."""
         assert self._result is not None
         self._result.there.record(self.gpu.stream)
         return self._result
+
+    def when(self) -> Callable[[], tuple[int, int]]:
+        """What tells when the GPU began and ended the step, once it has."""
+        return partial(self._stamps.span_ns, self._step)
+
+    def _begin_compute(self) -> None:
+        """As late as can be: rows that still come may hold up the host here."""
+        self._begun = True
+        if self._rows is not None:
+            if self._rows.arrive is not None:
+                self._rows.arrive()
+            self.gpu.stream.wait(self._rows.there)
+        self._stamps.mark(self._step, ends=False)
 
     def _sent(self, rows: NDArray[Any]) -> DeviceRows:
         """Rows that are on the host."""
@@ -213,4 +235,4 @@ class DeviceSide:
 def refuse_float32(caches: Sequence[Value]) -> None:
     """WorkerError for a shard with fused FP32 attention, which onnxruntime has no CUDA kernels for."""
     if any(cache.type is not np.float16 for cache in caches):
-        raise WorkerError("a GPU takes shards in FP16; deploy again, or set model.dtype=float16")
+        raise WorkerError("a GPU takes fused attention in FP16 only; deploy again, or set model.dtype=float16")

@@ -1,12 +1,17 @@
 """The parts of a worker that runs: ONNX session, data links, pump, gRPC relay."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from hyperlane.control.client import ControlClient
 from hyperlane.control.types import ShardSpec, Wiring
+from hyperlane.errors import TransportError
 from hyperlane.transport.link import Receiver, Sender, connect
 from hyperlane.worker.codecs import EpochCodecs
+from hyperlane.worker.cuda_ring import CudaLanding, open_shortcut
 from hyperlane.worker.device_path import DevicePath
 from hyperlane.worker.gpu import Gpu
 from hyperlane.worker.measure import measure_link
@@ -18,14 +23,18 @@ from hyperlane.worker.pump import Pump
 CONNECT_TIMEOUT_S = 5.0
 MAX_FRAME_BYTES = 256 << 20
 
+log = logging.getLogger(__name__)
+
 
 def live_parts(
     options: Options,
     receiver: Receiver,
+    identity: str,
     name: Callable[[], str],
     spawn: Callable[[Callable[[], None]], None],
 ) -> Parts:
-    """`name` gives the worker's present name; `spawn` runs a pump in a supervised thread."""
+    """`identity` is the data port's; `name` gives the worker's present name; `spawn` runs a pump in its own thread."""
+    device = _OnGpu(options, identity) if options.device.startswith("cuda") else None
 
     def open_session(graph: Path, spec: ShardSpec) -> Session:
         # Imported here: a worker is ready before ONNX Runtime is.
@@ -45,14 +54,8 @@ def live_parts(
     def connect_next(wiring: Wiring) -> Sender:
         return connect(wiring.data_addresses, wiring.identity, timeout_s=CONNECT_TIMEOUT_S, queue_depth=QUEUE_DEPTH)
 
-    def device_path(codecs: EpochCodecs, spec: ShardSpec) -> DevicePath | None:
-        if not options.device.startswith("cuda"):
-            return None
-        gpu = Gpu(int(options.device.partition(":")[2] or 0))
-        return DevicePath(gpu, codecs.incoming, spec.dtype, options.pinned_frames)
-
     def open_pump(session: Session, sender: Sender, wiring: Wiring, codecs: EpochCodecs, spec: ShardSpec) -> Pump:
-        return Pump(
+        pump = Pump(
             receiver=receiver,
             session=session,
             sender=sender,
@@ -61,8 +64,10 @@ def live_parts(
             worker=name(),
             dtype=spec.dtype,
             overlap=options.overlaps,
-            device=device_path(codecs, spec),
         )
+        if device is not None:
+            device.equip(pump, wiring, codecs, spec)
+        return pump
 
     return Parts(
         open_session=open_session,
@@ -72,3 +77,30 @@ def live_parts(
         open_relay=lambda address: ControlClient(address, "next in the chain"),
         spawn=spawn,
     )
+
+
+class _OnGpu:
+    """What pumps of a worker with a GPU have more: decoding and encoding there, and shortcuts."""
+
+    def __init__(self, options: Options, identity: str) -> None:
+        self._index, self._depth = int(options.device.partition(":")[2] or 0), options.pinned_frames
+        self._identity = identity
+        self._landing: CudaLanding | None = None
+
+    def equip(self, pump: Pump, wiring: Wiring, codecs: EpochCodecs, spec: ShardSpec) -> None:
+        gpu = Gpu(self._index)
+        pump.device = DevicePath(gpu, codecs.incoming, spec.dtype, self._depth)
+        pump.landing = self._landed(gpu, spec)
+        if wiring.shortcut:
+            pump.shortcut = open_shortcut(gpu, wiring.identity, spec.dtype)
+
+    def _landed(self, gpu: Gpu, spec: ShardSpec) -> CudaLanding | None:
+        """Open from the first wiring on; the worker before knocks once it is wired, which is later."""
+        if self._landing is None:
+            try:
+                self._landing = CudaLanding(gpu, self._identity, self._depth)
+            except TransportError as error:
+                log.info("no shortcuts to this worker: %s", error)
+                return None
+        self._landing.dtype = np.dtype(spec.dtype)
+        return self._landing

@@ -2,6 +2,7 @@
 
 import gc
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event
 from time import monotonic_ns
@@ -26,6 +27,7 @@ from hyperlane.transport.frame import (
 )
 from hyperlane.transport.link import Receiver, Sender
 from hyperlane.transport.native import ask_for_short_slices
+from hyperlane.transport.shortcut import Landing, Shortcut
 from hyperlane.worker.codecs import EpochCodecs
 from hyperlane.worker.device_path import DevicePath
 from hyperlane.worker.gpu import DeviceRows
@@ -41,6 +43,8 @@ RAW_ID = 0
 TOKEN_TYPE = np.dtype("<i4")
 KEPT_STEPS = 16384
 """Records of the latest steps: about 5 MB at most."""
+GpuTime = Callable[[], tuple[int, int]] | None
+"""When a step was on a GPU; None: the host's own times tell."""
 
 
 @dataclass(slots=True)
@@ -49,6 +53,7 @@ class Pump:
 
     overlap: decode the next step and send the last one in a second thread, where steps wait.
     device: decodes and encodes rows on the session's GPU.
+    shortcut, landing: how rows go out, and come in, past the sockets; closed at the end is the former.
     """
 
     receiver: Receiver
@@ -60,11 +65,13 @@ class Pump:
     dtype: DTypeLike
     overlap: bool = False
     device: DevicePath | None = None
+    shortcut: Shortcut | None = None
+    landing: Landing | None = None
     send_timeout_s: float = 60.0
     _dtype: "np.dtype[Any]" = field(init=False)
     _fp16_bytes: int = field(default=0)
     _used: dict[str, None] = field(default_factory=dict)  # names of codecs, in order of first use
-    _records: deque[StepRecord] = field(default_factory=lambda: deque(maxlen=KEPT_STEPS))
+    _records: deque[tuple[StepRecord, GpuTime]] = field(default_factory=lambda: deque(maxlen=KEPT_STEPS))
 
     def __post_init__(self) -> None:
         self._dtype = np.dtype(self.dtype)
@@ -73,6 +80,13 @@ class Pump:
         """Until `stop` is set; raises TransportError when the next of the chain is gone."""
         ask_for_short_slices()  # a frame that comes is not left behind what else runs here
         gc.freeze()  # what lives by now lives on: the collector need not walk it between two steps
+        try:
+            self._run(stop)
+        finally:
+            if self.shortcut is not None:
+                self.shortcut.close()
+
+    def _run(self, stop: Event) -> None:
         if self.overlap:
             overlapped(self, stop)
             return
@@ -94,7 +108,7 @@ class Pump:
 
     def records(self) -> tuple[StepRecord, ...]:
         """The latest steps, in the order in which they were sent; for when none is under way."""
-        return tuple(self._records)
+        return tuple(record if gpu_ns is None else _on_gpu(record, *gpu_ns()) for record, gpu_ns in self._records)
 
     # --- the stages of a step, in this order ----------------------------------------------------------------
 
@@ -142,12 +156,12 @@ class Pump:
         rows, prefill = 0, is_prefill(runs)
         if result is not None:
             rows = len(work.rows) if work.rows is not None else 0
-            work.result = work.rows = None
+            work.gpu_ns, work.result, work.rows = result.gpu_ns, None, None
             frame = self._result_frame(frame, result, prefill)
         work.encoded_ns = monotonic_ns()
         self.sender.send(frame, timeout_s=self.send_timeout_s)
         if rows or frame.kind == Kind.FORK:
-            self._records.append(work.record(rows, prefill, monotonic_ns()))
+            self._records.append((work.record(rows, prefill, monotonic_ns()), work.gpu_ns))
 
     def _fail(self, work: Work, error: HyperlaneError) -> None:
         begin = "worker "
@@ -162,6 +176,9 @@ class Pump:
         """Token ids [R] or hidden rows [R, D] of a frame."""
         if frame.kind == Kind.TOKENS:
             return np.frombuffer(frame.payload, TOKEN_TYPE)
+        if frame.kind == Kind.PLACED and self.landing is not None:
+            placed: NDArray[np.floating] | DeviceRows = self.landing.rows(frame)
+            return placed
         if frame.kind != Kind.HIDDEN:
             raise WorkerError(f"a frame of kind {frame.kind} came where tokens or hidden states belong")
         if self.device is not None:
@@ -178,10 +195,14 @@ class Pump:
     def _result_frame(self, frame: Frame, result: StepResult, prefill: bool) -> Frame:
         if result.hidden_RD is not None:
             rows, width = result.hidden_RD.shape
-            codec = self.codecs.prefill if prefill else self.codecs.decode
-            payload = self._encoded(result.hidden_RD, codec, frame)
             self._fp16_bytes += rows * width * 2
+            placed = None if self.shortcut is None else self.shortcut.place(result.hidden_RD, self.send_timeout_s)
+            if self.shortcut is not None and placed is not None:
+                self._used[self.shortcut.name] = None
+                return _answer(frame, Kind.PLACED, 0, rows, width, memoryview(placed))
+            codec = self.codecs.prefill if prefill else self.codecs.decode
             self._used[codec.name] = None
+            payload = self._encoded(result.hidden_RD, codec, frame)
             return _answer(frame, Kind.HIDDEN, codec.id, rows, width, payload)
         if result.logits_NV is not None:
             rows, width = result.logits_NV.shape
@@ -202,6 +223,13 @@ class Pump:
 def is_prefill(runs: tuple[Run, ...]) -> bool:
     """Whether a step takes in a prompt; drafts want all their rows."""
     return any(run.outputs < run.count for run in runs)
+
+
+def _on_gpu(record: StepRecord, started_ns: int, computed_ns: int) -> StepRecord:
+    """The host only queues a step: it takes as long as the GPU says, and what follows ends no sooner."""
+    later = {name: max(getattr(record, name), computed_ns) for name in ("encoding_ns", "encoded_ns", "sent_ns")}
+    started_ns = max(started_ns, record.decoded_ns)
+    return record._replace(started_ns=started_ns, computed_ns=max(started_ns, computed_ns), **later)
 
 
 def _answer(frame: Frame, kind: Kind, codec: int, rows: int, width: int, payload: bytes | memoryview) -> Frame:

@@ -41,7 +41,7 @@ class RaggedCalls:
             if self._signature.is_last:
                 call.output_rows[:] = _output_rows(runs)
         self._session.run_with_iobinding(call.binding)
-        found = {FIELDS[name]: array.copy() for name, array in call.outputs.items()}
+        found: dict[str, Any] = {FIELDS[name]: array.copy() for name, array in call.outputs.items()}
         return StepResult(**found)
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """What a step of a shard gives."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,3 +28,4 @@ class StepResult:
     logits_NK: NDArray[np.float32] | None = None  # of the candidates `ids_NK`, the largest first
     logsumexp_N: NDArray[np.float32] | None = None  # over the whole vocabulary
     logits_NV: NDArray[np.float32] | None = None
+    gpu_ns: Callable[[], tuple[int, int]] | None = None  # when a GPU began and ended it, for when it is over

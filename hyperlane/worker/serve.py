@@ -136,7 +136,7 @@ def _make_worker(
         control_port=ports.server.port,
         data_port=ports.data_port,
     )
-    parts = live_parts(options, ports.receiver, lambda: worker.about.name, spawn)
+    parts = live_parts(options, ports.receiver, ports.identity, lambda: worker.about.name, spawn)
     worker = Worker(
         about,
         LayerStore(options.store),

@@ -65,7 +65,8 @@ class Session:
             raise WorkerError(f"cannot load the shard {graph_path.name}: {one_line(error)[:300]}") from error
         self._signature = Signature.of(self._session)
         if self._device is not None:
-            refuse_float32(self._signature.caches)
+            if self._signature.is_fused:
+                refuse_float32(self._signature.caches)
             self._device.describe(self._signature.hidden_in, self._signature.hidden_out)
         self._caches: tuple[Cache, ...] = new_caches(self._signature, slots, context, self._device, free_bytes)
         self._live = np.zeros(slots, np.int64)  # how many positions of each slot hold keys and values

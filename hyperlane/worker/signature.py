@@ -38,6 +38,7 @@ class Signature:
     caches: tuple[Value, ...]  # each layer's keys and values
     is_first: bool
     is_last: bool
+    is_fused: bool  # its attention is one operator of ONNX Runtime, which wants lengths; else pieces, or our own
     is_ragged: bool  # its attention takes rows of any slots; else a batch of slots, of one length
 
     @classmethod
@@ -51,6 +52,7 @@ class Signature:
             caches=tuple(_value(value) for name, value in inputs.items() if name.startswith("past_")),
             is_first=is_first,
             is_last="output_rows" in inputs,
+            is_fused="seqlens_k" in inputs,
             is_ragged="row_slots" in inputs,
         )
 

@@ -1,5 +1,6 @@
 """A step on its way through a worker."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ class Work:
     taken_ns: int
     rows: NDArray[Any] | DeviceRows | None = None  # token ids [R] or hidden states [R, D]
     result: StepResult | None = None
+    gpu_ns: Callable[[], tuple[int, int]] | None = None  # as in the result
     decoded_ns: int = 0
     started_ns: int = 0
     computed_ns: int = 0

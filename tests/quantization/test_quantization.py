@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hyperlane.quantization import Form, Quantization, Role, reference
+from hyperlane.quantization.auto import Auto
 from hyperlane.quantization.int4 import Int4, Method
 from hyperlane.quantization.int8 import Int8
 from hyperlane.quantization.none import NoQuantization
@@ -97,6 +98,7 @@ def test_names_tell_all_options_apart() -> None:
 def test_packing_leaves_the_logging_of_the_program_alone() -> None:
     code = """
 import logging, numpy
+from hyperlane.quantization.auto import Auto
 from hyperlane.quantization.int4 import FORM, Int4
 class Ones:
     def values(self): return numpy.ones((8, 32), numpy.float32)
@@ -105,3 +107,11 @@ root = logging.getLogger()
 assert (root.handlers, root.level) == ([], logging.WARNING), root.handlers
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_auto_stores_for_cpus_what_the_default_stores() -> None:
+    assert Auto().name == Source().name
+    assert Auto().form("matmul", None) == Source().form("matmul", None)
+    values = Matrix(normal(16, 64))
+    found, expected = (choice.pack(Form(bits=8, minima=False), values) for choice in (Auto(), Source()))
+    assert np.array_equal(found.codes_NK, expected.codes_NK)

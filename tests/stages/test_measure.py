@@ -21,16 +21,18 @@ OWN, PLAIN = (
 
 
 class _Context:
-    def __init__(self, exported: Exported) -> None:
+    def __init__(self, exported: Exported, quantization: str) -> None:
         self.store, self._checkpoint = exported.store, exported.checkpoint
-        self.config = compose("tiny", ["quantization=none", "generate.context=64", "generate.prefill_chunk=16"])
+        self.config = compose(
+            "tiny", [f"quantization={quantization}", "generate.context=64", "generate.prefill_chunk=16"]
+        )
 
     async def checkpoint(self) -> Any:
         return self._checkpoint
 
 
-def probes(exported: Exported, *workers: WorkerInfo) -> dict[GraphKind, measure.Probes]:
-    found, _ = trio.run(measure._probes, cast(Context, _Context(exported)), workers)
+def probes(exported: Exported, *workers: WorkerInfo, quantization: str = "none") -> dict[GraphKind, measure.Probes]:
+    found, _ = trio.run(measure._probes, cast(Context, _Context(exported, quantization)), workers)
     return found
 
 
@@ -44,6 +46,13 @@ def test_a_mixed_cluster_is_timed_on_two_kinds_of_graphs(tiny: Exported) -> None
 
 
 def test_a_gpu_is_timed_in_fp16(tiny: Exported) -> None:
-    found = probes(tiny, OWN, replace(PLAIN, device="cuda:0"))
+    found = probes(tiny, OWN, replace(PLAIN, device="cuda:0"), quantization="int8")
     assert {probe.dtype for _, probe in found[GraphKind("float16", False)]} == {"float16"}
     assert {probe.dtype for _, probe in found[GraphKind("float32", True)]} == {"float32"}
+
+
+def test_a_gpu_with_weights_as_they_are_is_timed_in_pieces_of_fp32(tiny: Exported) -> None:
+    gpu = replace(PLAIN, device="cuda:0")
+    ((kind, found),) = probes(tiny, gpu).items()
+    assert kind == GraphKind("float32", False, fused=False)
+    assert not any(b"GroupQueryAttention" in probe.graph for _, probe in found)

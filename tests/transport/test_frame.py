@@ -45,6 +45,14 @@ GOLDEN_FORK = bytes.fromhex(
     "4859504c 01 06 00 00 03000000 0200 0000 0800000000000000 00010000 00000000 0400000000000000 0400 0900 36a4b17e"
 )
 
+PLACED = TOKENS._replace(kind=Kind.PLACED, flags=0, step=9, width=64, payload=np.array([5, 9], "<u8").tobytes())
+GOLDEN_PLACED = bytes.fromhex(
+    "4859504c 01 07 00 00 03000000 0200 0200 0900000000000000 03000000 40000000 1000000000000000"
+    "0400 0000 00010000 0200  0500 0100 09000000 0100"
+    "0500000000000000 0900000000000000"
+    "90677b64"
+)
+
 
 def resealed(data: bytes) -> bytes:
     """The same frame with a checksum that fits."""
@@ -62,12 +70,15 @@ ATTACKS = {
     "garbage": b"GET / HTTP/1.1\r\nHost: worker\r\nUser-Agent: curl\r\n\r\n",
     "magic": patched(0, "<I", 0),
     "version": patched(4, "<B", 2),
-    "kind": patched(5, "<B", 7),
+    "kind": patched(5, "<B", 8),
     "fork of nothing": patched(24, "<I", 0, GOLDEN_FORK),
     "fork with a width": patched(28, "<I", 1, GOLDEN_FORK),
     "fork of three slots": resealed(patched(32, "<Q", 6, GOLDEN_FORK)[:-4] + bytes(6)),
     "fork with runs": patched(14, "<H", 1, GOLDEN_FORK),
     "tokens as a fork": patched(5, "<B", 6),
+    "placed without a ticket": resealed(patched(32, "<Q", 8, GOLDEN_PLACED)[:-12] + bytes(4)),
+    "placed with a codec": patched(6, "<B", 1, GOLDEN_PLACED),
+    "placed rows that are not its runs'": patched(24, "<I", 4, GOLDEN_PLACED),
     "codec of tokens": patched(6, "<B", 1),
     "flags": patched(7, "<B", 0x82),
     "no runs": patched(14, "<H", 0),
@@ -91,6 +102,8 @@ def test_golden_bytes() -> None:
     assert unpack(GOLDEN) == TOKENS
     assert pack(FORK).hex() == GOLDEN_FORK.hex()
     assert unpack(GOLDEN_FORK) == FORK
+    assert pack(PLACED).hex() == GOLDEN_PLACED.hex()
+    assert unpack(GOLDEN_PLACED) == PLACED
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -150,10 +163,12 @@ runs_strategy = st.lists(
 @given(runs=runs_strategy, width=st.integers(1, 9), step=st.integers(0, 2**64 - 1), kind=st.sampled_from(Kind))
 def test_a_frame_comes_back_as_it_was(runs: list[Run], width: int, step: int, kind: Kind) -> None:
     tokens, outputs = sum(run.count for run in runs), sum(run.outputs for run in runs)
+    whole = (Kind.TOKENS, Kind.HIDDEN, Kind.PLACED)
     text = kind in (Kind.HELLO, Kind.ERROR, Kind.FORK)
-    rows = int(kind == Kind.FORK) if text else tokens if kind in (Kind.TOKENS, Kind.HIDDEN) else outputs
+    rows = int(kind == Kind.FORK) if text else tokens if kind in whole else outputs
     width = 0 if text else 1 if kind == Kind.TOKENS else width
     payload_bytes = rows * (8 * width + 4) if kind == Kind.CANDIDATES else 4 * rows * max(width, kind == Kind.FORK)
+    payload_bytes = 16 if kind == Kind.PLACED else payload_bytes
     frame = Frame(
         kind=kind,
         codec=9 if kind == Kind.HIDDEN else 0,

@@ -1,9 +1,10 @@
 """A pump between real links, with a session that only adds."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from hyperlane.errors import TransportError
 from hyperlane.transport.frame import WANT_LOGITS, Frame, Kind, Run
 from hyperlane.transport.link import Receiver, Sender, connect, open_receiver
+from hyperlane.transport.shortcut import Shortcut
 from hyperlane.worker.codecs import open_codecs
 from hyperlane.worker.pump import Pump
+from tests.transport.memory_ring import MemoryLanding, MemoryShortcut
 from tests.worker.fakes import FakeSession, make_spec, wiring
 
 WAIT_S = 20.0
@@ -35,16 +38,20 @@ class Bench:
 
 
 @contextmanager
-def running(overlap: bool, session: Any) -> Iterator[Bench]:
+def running(
+    overlap: bool, session: Any, last: Sender | None = None, shortcut: Shortcut | None = None
+) -> Iterator[Bench]:
+    """last: where results go instead of home."""
     stop, failures = threading.Event(), []
     with ExitStack() as exits:
         incoming, home = (exits.enter_context(closing(open_receiver("127.0.0.1", 0, name))) for name in "wc")
-        first, last = (
+        first, answers = (
             exits.enter_context(closing(connect([receiver.address], name, timeout_s=WAIT_S)))
             for receiver, name in ((incoming, "w"), (home, "c"))
         )
         wired = wiring(1)
-        pump = Pump(incoming, session, last, wired, open_codecs(wired), "w", "float32", overlap=overlap)
+        codecs = open_codecs(wired)
+        pump = Pump(incoming, session, last or answers, wired, codecs, "w", "float32", overlap, shortcut=shortcut)
 
         def run() -> None:
             try:
@@ -148,3 +155,55 @@ def test_steps_that_pile_up_keep_their_order(overlap: bool) -> None:
             bench.send(step)
         gate.set()
         assert [bench.receiver.recv(WAIT_S).step for _ in range(12)] == list(range(12))
+
+
+def test_rows_by_a_shortcut_leave_a_ticket_and_come_back(overlap: bool) -> None:
+    """What one pump leaves in shared memory the next one takes; a step too large for it goes by TCP."""
+    with ExitStack() as exits:
+        home = exits.enter_context(closing(open_receiver("127.0.0.1", 0, "c#1")))
+        landing = exits.enter_context(closing(MemoryLanding("c#1", "float32")))
+        last = exits.enter_context(closing(connect([home.address], "c#1", timeout_s=WAIT_S)))
+        with running(overlap, session(last=False), last=last, shortcut=MemoryShortcut("c#1", "float32")) as bench:
+            for step, rows in enumerate((1, 3, 600, 2)):
+                ids = np.full(rows, step, "<i4")
+                bench.send(step, rows=rows, runs=(Run(0, 1, 5, rows),), payload=ids.data)
+            codecs = open_codecs(wiring(1))
+            incoming = Pump(home, session(), last, wiring(1), codecs, "w", "float32", landing=landing)
+            for step, rows in enumerate((1, 3, 600, 2)):
+                frame = home.recv(WAIT_S)
+                assert (frame.step, frame.kind) == (step, Kind.HIDDEN if rows == 600 else Kind.PLACED)
+                incoming = Pump(
+                    home, session(), last, wiring(1), open_codecs(wiring(1)), "w", "float32", landing=landing
+                )
+                assert np.array_equal(incoming._rows(frame), np.full((rows, 2), step + 4.0, np.float32))
+        assert bench.pump.counters().codec == "memory+raw"
+        assert bench.pump.counters().fp16_bytes == 606 * 4
+
+
+def test_a_ticket_where_nobody_laid_rows_is_an_error(overlap: bool) -> None:
+    with running(overlap, session()) as bench:
+        bench.send(3, kind=Kind.PLACED, width=2, payload=bytes(16))
+        failed = bench.receiver.recv(WAIT_S)
+        assert (failed.kind, failed.step) == (Kind.ERROR, 3)
+
+
+@dataclass(slots=True)
+class OnGpu:
+    """A session whose steps end on a GPU long after they were queued."""
+
+    inner: FakeSession
+
+    def run(self, runs: Any, rows: Any, want_logits: bool) -> Any:
+        begin_ns = time.monotonic_ns() + 10**9
+        return replace(self.inner.run(runs, rows, want_logits), gpu_ns=lambda: (begin_ns, begin_ns + 5000))
+
+    def close(self) -> None: ...
+
+
+def test_a_step_on_a_gpu_takes_as_long_as_the_gpu_says(overlap: bool) -> None:
+    with running(overlap, OnGpu(session(last=False))) as bench:
+        bench.send(1)
+        assert bench.receiver.recv(WAIT_S).step == 1
+    (record,) = bench.pump.records()
+    assert record.computed_ns - record.started_ns == 5000
+    assert list(record[4:]) == sorted(record[4:])

@@ -18,10 +18,11 @@ CONTEXT = 32
 TEXT_A, TEXT_B, TEXT_C = ([int(i) for i in np.random.default_rng(seed).integers(0, 260, CONTEXT)] for seed in (1, 2, 3))
 
 
-@pytest.fixture(params=[True, False], ids=["operators", "lowered"])
+@pytest.fixture(params=["operators", "lowered", "in pieces"])
 def chain(request: pytest.FixtureRequest, tiny: Exported) -> Chain:
-    """With our own attention, and as workers without it compute."""
-    return tiny.chain(0, 1, 4, slots=8, context=CONTEXT, operators=request.param)
+    """With our own attention, as workers without it compute, and as GPUs compute in FP32."""
+    kind = request.param
+    return tiny.chain(0, 1, 4, slots=8, context=CONTEXT, operators=kind == "operators", fused=kind != "in pieces")
 
 
 def logits(chain: Chain, runs: Sequence[Run], *texts: Sequence[int]) -> NDArray[Any]:

@@ -18,6 +18,11 @@ from hyperlane.worker.result import StepResult
 from hyperlane.worker.session import Session
 
 
+def is_fused(manifest: Manifest, device: str) -> bool:
+    """Whether attention can be one operator there: in FP32 on a GPU it cannot."""
+    return manifest.dtype == "float16" or not device.startswith("cuda")
+
+
 class BareChain:
     """Shards one behind another. Between two on one GPU hidden states stay there."""
 
@@ -34,7 +39,9 @@ class BareChain:
     ) -> None:
         self._shards = []
         for start, stop in itertools.pairwise(bounds):
-            graph: Path = store.path(store.put(assemble(manifest, store, start, stop)).sha256)
+            graph: Path = store.path(
+                store.put(assemble(manifest, store, start, stop, fused=is_fused(manifest, device))).sha256
+            )
             self._shards.append(Session(graph, slots=slots, context=context, threads=4, device=device, graphs=graphs))
 
     def step(self, runs: Sequence[Run], ids: Sequence[int], want_logits: bool = False) -> StepResult:

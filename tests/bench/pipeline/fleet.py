@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from hyperlane.model.assemble import assemble, shard_blobs
 from hyperlane.model.store import LayerStore
 from hyperlane.transport.calibrate import calibrate
 from hyperlane.transport.codec import TABLED_NAMES
+from tests.bench.pipeline.bare import is_fused
 
 START_S = 60.0
 LOAD_S = 240.0
@@ -103,6 +104,7 @@ def chain_of(
     context: int,
     codec: str,
     rows: Path | None = None,
+    shortcut: bool = True,
 ) -> Iterator[Chain]:
     """The chain of shards between `bounds`, one manifest a worker, loaded and wired.
 
@@ -121,7 +123,7 @@ def chain_of(
         dtype=manifest.dtype,
     )
     links = [link_codecs(codec, manifest.hidden_size, rows)] * (len(shards) - 1)
-    with open_chain(deployment, links, OPTIONS) as chain:
+    with open_chain(deployment, links, replace(OPTIONS, shortcut=shortcut)) as chain:
         yield chain
 
 
@@ -155,7 +157,7 @@ async def _deploy(
 
     async def one(index: int) -> None:
         worker, manifest, start, stop = workers[index], manifests[index], bounds[index], bounds[index + 1]
-        graph = store.put(assemble(manifest, store, start, stop))
+        graph = store.put(assemble(manifest, store, start, stop, fused=is_fused(manifest, worker.device)))
         spec = ShardSpec(
             key=manifest.key,
             graph=graph,

@@ -46,6 +46,9 @@ class Job:
     slots: int = 32
     context: int = 2304
     graphs: bool = True
+    shortcut: bool = True
+    bounds: Sequence[int] = ()  # of the shards' layers; empty: as even as can be
+    compare: Sequence[str] = ("eager", "compiled")  # of HF
     extra: Sequence[str] = ()
 
 
@@ -69,7 +72,12 @@ def pipeline(job: Job) -> Iterator[tuple[str, float]]:
             after = _sent(driver)
             frames = after[0] - before[0]
             yield f"decode {lanes}x{rows} bytes a frame", (after[1] - before[1]) / max(frames, 1)
+            yield (
+                f"decode {lanes}x{rows} bytes of rows by FP16 a second",
+                (after[2] - before[2]) / max(frames, 1) * (lanes / seconds),
+            )
             before = after
+        yield f"link: {driver.chain.reports()[1].codec}", 0.0
 
 
 def without_links(job: Job) -> Iterator[tuple[str, float]]:
@@ -78,13 +86,13 @@ def without_links(job: Job) -> Iterator[tuple[str, float]]:
     chain = BareChain(
         manifest,
         store,
-        _bounds(manifest, len(job.devices)),
+        _bounds(job, manifest),
         job.devices[0],
         slots=job.slots,
         context=job.context,
         graphs=job.graphs,
     )
-    np.save(_rows_file(job), chain.hidden(np.random.default_rng(4).integers(0, manifest.vocab_size, 512).tolist()))
+    _save_rows(job, chain, manifest)
     yield from _prefills(job, lambda n: bare.prefill_s(chain, n, min(job.chunk, n), manifest.vocab_size))
     for batch in job.batches:
         yield f"decode 1x{batch} ms", 1e3 * bare.decode_s(chain, batch, PAST, TIMED)
@@ -97,10 +105,11 @@ def profile(job: Job) -> Iterator[tuple[str, float]]:
     from torch.profiler import profile as profiled
 
     store, (manifest, *_) = _manifests(job)
-    bounds = _bounds(manifest, len(job.devices))
+    bounds = _bounds(job, manifest)
     chain = BareChain(manifest, store, bounds, job.devices[0], slots=job.slots, context=job.context, graphs=job.graphs)
+    _save_rows(job, chain, manifest)
     for batch in job.batches:
-        bare.decode_s(chain, batch, PAST, 8)
+        yield f"decode 1x{batch} ms", 1e3 * bare.decode_s(chain, batch, PAST, TIMED)
         with profiled(activities=[ProfilerActivity.CUDA]) as record:
             bare.decode_s(chain, batch, PAST, 8)
         found = sorted(record.key_averages(), key=lambda event: -event.self_device_time_total)
@@ -112,9 +121,9 @@ def transformers(job: Job) -> Iterator[tuple[str, float]]:
     """HF's model of the shape."""
     model = hf.load(job.shape, job.devices)
     yield from _prefills(job, lambda n: hf.prefill_s(model, n))
-    for compiled in (False, True):
+    for compiled in (name == "compiled" for name in job.compare):
         if compiled and len(job.devices) > 1:  # a captured graph is one GPU's
-            break
+            continue
         for batch in job.batches if compiled or len(job.devices) > 1 else job.batches[:1]:
             seconds = hf.decode_s(model, batch, PAST, TIMED, context=PAST + TIMED + 32, compiled=compiled)
             yield f"decode 1x{batch} ms, {'compiled' if compiled else 'eager'}", 1e3 * seconds
@@ -160,7 +169,7 @@ JOBS: Mapping[str, Callable[[Job], Iterator[tuple[str, float]]]] = {
 def _chain(job: Job) -> Iterator[tuple[steps.Driver, Manifest]]:
     store, manifests = _manifests(job)
     extra = [*job.extra, *([] if job.graphs else ["--no-cuda-graphs"])]
-    bounds = _bounds(manifests[0], len(job.devices))
+    bounds = _bounds(job, manifests[0])
     with (
         tempfile.TemporaryDirectory() as logs,
         fleet(Path(job.store), job.devices, Path(logs), extra) as workers,
@@ -175,6 +184,7 @@ def _chain(job: Job) -> Iterator[tuple[steps.Driver, Manifest]]:
                 context=job.context,
                 codec=job.codec,
                 rows=_rows_file(job),
+                shortcut=job.shortcut,
             ) as chain:
                 yield steps.Driver(chain), manifests[0]
         except BaseException:
@@ -189,13 +199,19 @@ def _manifests(job: Job) -> tuple[LayerStore, list[Manifest]]:
     return store, [fill(Path(job.parts), Variant(job.shape, kind), store) for kind in weights]
 
 
-def _bounds(manifest: Manifest, shards: int) -> list[int]:
-    return [manifest.layers * i // shards for i in range(shards + 1)]
+def _bounds(job: Job, manifest: Manifest) -> list[int]:
+    shards = len(job.devices)
+    return list(job.bounds) or [manifest.layers * i // shards for i in range(shards + 1)]
 
 
 def _prefills(job: Job, measure: Callable[[int], float]) -> Iterator[tuple[str, float]]:
     for tokens in job.prefills:
         yield f"prefill {tokens} ms", 1e3 * measure(tokens)
+
+
+def _save_rows(job: Job, chain: BareChain, manifest: Manifest) -> None:
+    ids = np.random.default_rng(4).integers(0, manifest.vocab_size, 512).tolist()
+    np.save(_rows_file(job), chain.hidden(ids))
 
 
 def _rows_file(job: Job) -> Path:
@@ -212,9 +228,9 @@ def _stages(timeline: Timeline) -> Iterator[tuple[str, float]]:
             yield f"worker {index} {name} us", float(span)
 
 
-def _sent(driver: steps.Driver) -> tuple[int, int]:
+def _sent(driver: steps.Driver) -> tuple[int, int, int]:
     report = driver.chain.reports()[1]
-    return report.frames, report.wire_bytes
+    return report.frames, report.wire_bytes, report.fp16_bytes
 
 
 def _forced(job: Job, weights: str, device: str, texts: Any) -> Any:

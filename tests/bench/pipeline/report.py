@@ -31,14 +31,17 @@ def report(parts: Path | None, shapes: Sequence[str], workers: int, devices: Seq
 def _jobs(shapes: Sequence[str], places: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     one = [places[0]] * len(places)
     small = {"shape": "small", "slots": 2, "context": 256, "codec": "raw"}
-    yield "agreement", {**small, "devices": places[:1]}
+    for weights in ("fp16", "fp32"):
+        yield "agreement", {**small, "devices": places[:1], "weights": [weights]}
+    yield "mixed", {**small, "devices": one, "weights": ["fp32"]}
     for devices, weights in (([places[0], "cpu"], ["fp16", "fp32"]), (["cpu", places[0]], ["fp32", "fp16"])):
         yield "mixed", {**small, "devices": devices, "weights": weights}
     for shape in shapes:
         for weights in ("fp16", "int4") if shape == "7b" else ("fp16",):
             told = {"shape": shape, "weights": [weights], "lanes": [[4, 8]]}
             yield "bare", {**told, "devices": one}
-            yield "pipeline", {**told, "devices": places}
+            for shortcut in (True, False):
+                yield "pipeline", {**told, "devices": places, "shortcut": shortcut}
             if len(set(places)) > 1:
                 yield "pipeline", {**told, "devices": one}
         yield "hf", {"shape": shape, "devices": list(dict.fromkeys(places))}
@@ -47,7 +50,8 @@ def _jobs(shapes: Sequence[str], places: Sequence[str]) -> Iterator[tuple[str, d
 def _run(job: str, told: Mapping[str, Any]) -> Iterator[Row]:
     """One job in a process of its own; a failure is said, and the others go on."""
     command = [sys.executable, "-m", "tests.bench.pipeline.jobs", job, json.dumps(told)]
-    name = f"{told['shape']} {'+'.join(told.get('weights', ['fp16']))} {job} on {'+'.join(told['devices'])}"
+    way = "" if told.get("shortcut", True) else " by TCP"
+    name = f"{told['shape']} {'+'.join(told.get('weights', ['fp16']))} {job}{way} on {'+'.join(told['devices'])}"
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=JOB_S)
     except subprocess.TimeoutExpired:
