@@ -52,7 +52,8 @@ def _codable(rows_RD: NDArray[np.float32]) -> NDArray[np.float32]:
     """Those whose RMS FP16 holds; where there are none, all of them, of RMS 1: others go as they are."""
     rms_R = np.sqrt((rows_RD.astype(np.float64) ** 2).mean(axis=1))
     held_R = (rms_R >= SMALLEST_RMS) & (rms_R <= LARGEST_HALF)
-    return rows_RD[held_R] if held_R.any() else (rows_RD / rms_R[:, None]).astype(np.float32)
+    found: NDArray[np.float32] = rows_RD[held_R] if held_R.any() else (rows_RD / rms_R[:, None]).astype(np.float32)
+    return found
 
 
 def _bits_to_spend(width: int) -> float:
