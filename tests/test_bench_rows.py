@@ -3,6 +3,8 @@
 import socket
 import threading
 from contextlib import closing
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from tests.bench.engines import llama_rpc
 from tests.bench.engines.engine import MissingError
 from tests.bench.engines.prompts import WORDS, long_prompt, short_prompts
 from tests.bench.engines.wire import counting_proxy
+from tests.bench.planning.ask import Answer
+from tests.bench.planning.validate import GROUPS, Case, merged, read, write
 from tests.bench.row import against
 
 
@@ -76,3 +80,20 @@ def _answer(server: socket.socket) -> None:
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     return host, int(port)
+
+
+def case(group: int, mbit_s: float, step_s: float, others: float) -> Case:
+    figures = {one.name: 1.0 for one in fields(Answer)}
+    return Case(GROUPS[group], mbit_s, Answer(**{**figures, "layers": "", "stages": [], "step_s": step_s}), others)
+
+
+def test_of_each_configuration_the_quieter_case_counts(tmp_path: Path) -> None:
+    file = tmp_path / "cases.jsonl"
+    assert read(file) == []
+    write(file, [case(0, 20.0, 2.0, 0.9), case(0, 100.0, 3.0, 0.1)])
+    found = merged(read(file), [case(1, 20.0, 5.0, 0.0), case(0, 20.0, 1.0, 0.2), case(0, 100.0, 9.0, 0.8)])
+    assert [(one.group.name, one.mbit_s, one.answer.step_s) for one in found] == [
+        ("a", 100.0, 3.0),
+        ("a", 20.0, 1.0),
+        ("b", 20.0, 5.0),
+    ]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from statistics import median
 
 from hyperlane.artifacts import Cluster, ModelSpec, Prediction, StagePrediction
 from hyperlane.partition import Range
@@ -9,7 +10,7 @@ from hyperlane.partition.costs import Links, StepCosts, StepKind, step_costs
 from hyperlane.partition.memory import Workload
 from hyperlane.partition.problem import Chain
 from hyperlane.simulate.costs import ChainCosts
-from hyperlane.simulate.serve import Replica, Request, simulate
+from hyperlane.simulate.serve import Replica, Request, simulate_phases
 
 
 def predict(model: ModelSpec, cluster: Cluster, workload: Workload, ranges: Sequence[Range]) -> Prediction:
@@ -83,7 +84,7 @@ def _ttft_s(costs: ChainCosts, workload: Workload) -> float:
         context=tokens + 1,
         prefill_chunk=workload.prefill_chunk,
     )
-    return simulate([replica], [Request(0.0, tokens, 1)]).served[0].ttft_s
+    return median(found.served[0].ttft_s for found in simulate_phases(replica, [Request(0.0, tokens, 1)]))
 
 
 def _chain(cluster: Cluster, ranges: Sequence[Range], costs: StepCosts) -> Chain:

@@ -29,6 +29,7 @@ class SimulatedChain:
     clock: Clock
     costs: ChainCosts
     cores: Mapping[str, Cores]
+    phase: float | None = None  # for those workers, see `Cores`
     spent: tuple[dict[str, Spent], ...] = field(init=False)  # by stage, then phase
     _seats: tuple[Seat, ...] = field(init=False)
     _machines: tuple[Cores, ...] = field(init=False)
@@ -39,7 +40,9 @@ class SimulatedChain:
         stages = self.costs.stages
         self.spent = tuple({} for _ in stages)
         self._seats = tuple(Seat(stage.worker.threads, stage.worker.share) for stage in stages)
-        self._machines = tuple(self.cores.get(stage.worker.machine) or Cores(self.clock, 0) for stage in stages)
+        self._machines = tuple(
+            self.cores.get(stage.worker.machine) or Cores(self.clock, 0, self.phase) for stage in stages
+        )
         self._free_s = [-math.inf] * (len(stages) + 1)
         self._begun_s = [0.0] * len(stages)
 

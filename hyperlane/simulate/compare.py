@@ -17,7 +17,7 @@ from hyperlane.config import Config
 from hyperlane.partition import Range
 from hyperlane.simulate.chain import Spent
 from hyperlane.simulate.costs import ChainCosts
-from hyperlane.simulate.serve import Replica, Request, simulate
+from hyperlane.simulate.serve import Replica, Request, simulate_phases
 
 
 def compare(
@@ -27,20 +27,20 @@ def compare(
     texts = generation.requests
     if any(one.drafted_tokens or one.cached_tokens or not one.token_ids for one in texts):
         return None
-    found = simulate([replica(model, cluster, deployment, config)], requests(texts))
+    found = simulate_phases(replica(model, cluster, deployment, config), requests(texts))
     stages = [
         _stage(worker.name, times, spent)
-        for worker, by_phase in zip(generation.workers, found.spent[0], strict=True)
+        for index, worker in enumerate(generation.workers)
         for times in worker.times
-        if (spent := by_phase.get(times.phase)) is not None
+        if (spent := [one.spent[0][index][times.phase] for one in found if times.phase in one.spent[0][index]])
     ]
     return Accuracy(
         requests=len(texts),
-        step_predicted_s=_median([one.token_s for one in found.served]),
+        step_predicted_s=median(_median([served.token_s for served in one.served]) for one in found),
         step_measured_s=_median([_token_s(one) for one in texts]),
         compute_predicted_s=_decode_s(stages, "compute_predicted_s"),
         compute_measured_s=_decode_s(stages, "compute_measured_s"),
-        ttft_predicted_s=median(one.ttft_s for one in found.served),
+        ttft_predicted_s=median(median(served.ttft_s for served in one.served) for one in found),
         ttft_measured_s=median(one.ttft_s for one in texts),
         stages=tuple(stages),
     )
@@ -67,14 +67,15 @@ def requests(texts: Sequence[GeneratedText]) -> list[Request]:
     return [Request(0.0, len(text.prompt_token_ids), len(text.token_ids)) for text in texts]
 
 
-def _stage(worker: str, times: StepTimes, spent: Spent) -> StageAccuracy:
+def _stage(worker: str, times: StepTimes, spent: Sequence[Spent]) -> StageAccuracy:
+    steps = sum(one.steps for one in spent)
     return StageAccuracy(
         worker=worker,
         phase=times.phase,
         steps=times.steps,
-        compute_predicted_s=spent.compute_s / spent.steps,
+        compute_predicted_s=sum(one.compute_s for one in spent) / steps,
         compute_measured_s=times.compute_s,
-        wire_predicted_s=spent.wire_s / spent.steps,
+        wire_predicted_s=sum(one.wire_s for one in spent) / steps,
         wire_measured_s=times.wire_s,
     )
 

@@ -50,6 +50,7 @@ class Cores:
 
     clock: Clock
     count: int
+    phase: float | None = None  # of the quotas' periods when all begins, 0 to 1; None: where the quota is felt least
     _busy: list[Seat] = field(default_factory=list)
     _since_s: float = 0.0
     _turn: int = 0
@@ -110,12 +111,11 @@ class Cores:
             act()
 
     def _period(self, seat: Seat) -> int:
-        return math.floor((self.clock.now_s + _phase_s(seat)) / PERIOD_S + 1e-9)
+        return math.floor((self.clock.now_s + self._phase_s(seat)) / PERIOD_S + 1e-9)
 
     def _until_next(self, seat: Seat) -> float:
-        return (self._period(seat) + 1) * PERIOD_S - _phase_s(seat) - self.clock.now_s
+        return (self._period(seat) + 1) * PERIOD_S - self._phase_s(seat) - self.clock.now_s
 
-
-def _phase_s(seat: Seat) -> float:
-    """Where in its period a quota is when all begins: in the middle of those phases in which it is not cut short."""
-    return (1 - seat.share) * PERIOD_S / 2
+    def _phase_s(self, seat: Seat) -> float:
+        """Where in its period a quota is when all begins; in the middle of those where it is not cut short, if free."""
+        return PERIOD_S * ((1 - seat.share) / 2 if self.phase is None else self.phase)

@@ -62,13 +62,22 @@ class Simulated:
     end_s: float
 
 
-def simulate(replicas: Sequence[Replica], requests: Sequence[Request]) -> Simulated:
-    """Requests in any order; RequestError where one does not fit a slot."""
+PHASES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def simulate_phases(replica: Replica, requests: Sequence[Request]) -> list[Simulated]:
+    """One chain, for several phases in which the periods of its workers' CPU quotas may be; once where it has none."""
+    limited = any(stage.worker.share < 1 for stage in replica.costs.stages)
+    return [simulate([replica], requests, phase) for phase in (PHASES if limited else (None,))]
+
+
+def simulate(replicas: Sequence[Replica], requests: Sequence[Request], phase: float | None = None) -> Simulated:
+    """Requests in any order; RequestError where one does not fit a slot. `phase`: see `Cores`."""
     clock = Clock()
     workers = [stage.worker for replica in replicas for stage in replica.costs.stages]
-    cores = {worker.machine: Cores(clock, worker.cores) for worker in workers if worker.machine}
+    cores = {worker.machine: Cores(clock, worker.cores, phase) for worker in workers if worker.machine}
     served: dict[int, Served] = {}
-    driven = [_Driven(clock, replica, cores, served) for replica in replicas]
+    driven = [_Driven(clock, replica, cores, served, phase) for replica in replicas]
 
     def arrive(number: int) -> None:
         request = requests[number]
@@ -94,6 +103,7 @@ class _Driven:
     replica: Replica
     cores: Mapping[str, Cores]
     served: dict[int, Served]
+    phase: float | None
     chain: SimulatedChain = field(init=False)
     scheduler: Scheduler = field(init=False)
     _wanted: dict[int, int] = field(default_factory=dict)  # tokens to come, by request under way
@@ -103,7 +113,7 @@ class _Driven:
 
     def __post_init__(self) -> None:
         replica = self.replica
-        self.chain = SimulatedChain(self.clock, replica.costs, self.cores)
+        self.chain = SimulatedChain(self.clock, replica.costs, self.cores, self.phase)
         self.scheduler = Scheduler(
             slots=replica.slots,
             lanes=replica.lanes,

@@ -135,7 +135,7 @@ def _crowded_s(sessions: Sequence[_Timed], probe: Probe, case: StepCase, one_thr
 
 
 def _case_s(session: _Timed, probe: Probe, case: StepCase, one_thread: bool) -> float:
-    """The lower quartile of several runs. One thread is timed by its own clock: a quota's pauses do not count."""
+    """The median of several runs. One thread is timed by its own clock: a quota's pauses do not count."""
     runs, rows_RD = _step(probe, case)
     clock = time.thread_time if one_thread else time.perf_counter
     times: list[float] = []
@@ -149,7 +149,7 @@ def _case_s(session: _Timed, probe: Probe, case: StepCase, one_thread: bool) -> 
             times.append(clock() - begin_s)
         if len(times) >= FEWEST and time.perf_counter() > until_s:
             break
-    return sorted(times)[len(times) // 4]
+    return sorted(times)[len(times) // 2]
 
 
 def _step(probe: Probe, case: StepCase) -> tuple[list[Run], NDArray[np.floating]]:

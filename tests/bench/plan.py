@@ -1,14 +1,16 @@
 """The planner: is the exact search exact, how fast is it, how near come its bounds, and how near its predictions?
 
 `--only` measures some of it: exact, scaled, validation, unequal. `--instances N --large N` say how many random problems
-are compared with brute force, `--group` which configurations are validated. Validation and unequal start workers in
-network namespaces under CPU quotas, and need root.
+are compared with brute force; `--group` and `--rate` which configurations are validated, and `--cases FILE` puts
+several such runs together, of each configuration the one that had the machine most to itself. Validation and unequal
+start workers in network namespaces under CPU quotas, and need root.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from hyperlane.partition.memory import Workload
 from hyperlane.partition.optimal import Objective, Optimal
 from hyperlane.partition.subsets import best_chain
 from tests.bench.planning.unequal import unequal
-from tests.bench.planning.validate import GROUPS, rows, table, validate
+from tests.bench.planning.validate import GROUPS, merged, read, rows, table, validate, write
 from tests.bench.row import Row, compared
 from tests.partition.brute import least_value
 from tests.partition.clusters import racks, shapes
@@ -35,6 +37,8 @@ def run(args: Sequence[str]) -> list[Row]:
     parser.add_argument("--large", type=int, default=100, help="of 6 workers and 24 layers")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--group", choices=[group.name for group in GROUPS], action="append", help="may repeat; all")
+    parser.add_argument("--rate", type=float, action="append", help="Mbit/s, of the validation; may repeat; all")
+    parser.add_argument("--cases", type=Path, help="the validation's cases: those of the file count too")
     chosen = parser.parse_args(args)
     only, found = chosen.only or ONLY, []
     if "exact" in only:
@@ -42,7 +46,10 @@ def run(args: Sequence[str]) -> list[Row]:
     if "scaled" in only:
         found += _scaled()
     if "validation" in only:
-        cases = validate(chosen.group or [])
+        cases = validate(chosen.group or [], chosen.rate or [])
+        if chosen.cases:
+            cases = merged(read(chosen.cases), cases)
+            write(chosen.cases, cases)
         print(table(cases), file=sys.stderr)
         found += rows(cases)
     if "unequal" in only:

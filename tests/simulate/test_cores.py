@@ -42,6 +42,18 @@ def test_a_quota_lets_short_work_pass_and_holds_long_work_back() -> None:
     assert 38.5 * PERIOD_S < long <= 40 * PERIOD_S
 
 
+def test_a_quota_is_felt_by_the_phase_of_its_period() -> None:
+    def end(phase: float) -> float:
+        clock, found = Clock(), []
+        Cores(clock, 0, phase).submit(Seat(1, 0.5), Work(0.6 * PERIOD_S, 1.0, lambda: found.append(clock.now_s)))
+        clock.run()
+        return found[0] / PERIOD_S
+
+    assert end(0.0) == pytest.approx(1.1)  # half a period of work, half of standing still, the rest
+    assert end(0.3) == pytest.approx(0.8)
+    assert end(0.6) == pytest.approx(0.6)  # the next period's budget comes before this one's is spent
+
+
 def test_who_stands_still_leaves_its_core_to_others() -> None:
     held, free = ends(1, [(Seat(1, 0.25), 5 * PERIOD_S), (Seat(1, 1.0), 15 * PERIOD_S)])
     assert free == pytest.approx(20 * PERIOD_S, rel=0.05)  # both together keep the core busy

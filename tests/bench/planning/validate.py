@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 
 import psutil
@@ -68,9 +69,37 @@ class Case:
         return abs(step_s / self.answer.step_s - 1), abs(ttft_s / self.answer.ttft_s - 1)
 
 
-def validate(names: Sequence[str]) -> list[Case]:
-    """The cases of these groups; all of them where none is named."""
-    return [case for group in GROUPS if not names or group.name in names for case in _of_group(group)]
+def validate(names: Sequence[str], rates: Sequence[float]) -> list[Case]:
+    """The cases of these groups and rates; all of them where none is named."""
+    return [case for group in GROUPS if not names or group.name in names for case in _of_group(group, rates)]
+
+
+def merged(earlier: Sequence[Case], cases: Sequence[Case]) -> list[Case]:
+    """Of each configuration the case that was measured beside less other work, in the order of the groups."""
+    found: dict[str, Case] = {}
+    for case in (*earlier, *cases):
+        known = found.get(case.name)
+        if known is None or case.others <= known.others:
+            found[case.name] = case
+    order = [group.name for group in GROUPS]
+    return sorted(found.values(), key=lambda case: (order.index(case.group.name), -case.mbit_s))
+
+
+def read(path: Path) -> list[Case]:
+    """Cases that `write` kept; none where there is no such file."""
+    if not path.is_file():
+        return []
+    groups = {group.name: group for group in GROUPS}
+    return [
+        Case(groups[kept["group"]], kept["mbit_s"], Answer(**kept["answer"]), kept["others"])
+        for kept in map(json.loads, path.read_text().splitlines())
+    ]
+
+
+def write(path: Path, cases: Sequence[Case]) -> None:
+    """A line a case."""
+    lines = [json.dumps({**asdict(case), "group": case.group.name}) for case in cases]
+    path.write_text("\n".join(lines) + "\n")
 
 
 def rows(cases: Sequence[Case]) -> list[Row]:
@@ -85,12 +114,15 @@ def rows(cases: Sequence[Case]) -> list[Row]:
 
 def table(cases: Sequence[Case]) -> str:
     """For the documentation: milliseconds, measured first."""
-    heads = ["model, quotas, codec, link", "step", "predicted", "calibrated", "first token", "predicted", "calibrated"]
-    lines = [f"| {' | '.join(heads)} | cores busy for others |", "|---" * (len(heads) + 1) + "|"]
+    heads = ["model, quotas, codec, link", "token", "predicted", "calibrated", "first token", "predicted", "calibrated"]
+    heads += [f"{STREAMS} streams, s", "simulated", "cores busy for others"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for case in cases:
         a = case.answer
         cells = [a.step_s, a.predicted_step_s, a.calibrated_step_s, a.ttft_s, a.predicted_ttft_s, a.calibrated_ttft_s]
-        lines.append(" | ".join([f"| {case.name}", *(f"{1e3 * cell:.4g}" for cell in cells), f"{case.others:.1f} |"]))
+        streams = [f"{seconds:.3g}" for seconds in (a.streams_s, a.predicted_streams_s)]
+        said = [f"{1e3 * cell:.3g}" for cell in cells] + streams + [f"{case.others:.1f}"]
+        lines.append(f"| {' | '.join([case.name, *said])} |")
     return "\n".join(lines)
 
 
@@ -110,13 +142,13 @@ def _case_rows(case: Case) -> Iterator[Row]:
         )
 
 
-def _of_group(group: Group) -> Iterator[Case]:
+def _of_group(group: Group, rates: Sequence[float]) -> Iterator[Case]:
     with hosts(group.quotas) as where, coordinator(where) as ask:
         task = _task(group, where)
         ask(task)
         if not group.rates:
             yield _said(Case(group, 0.0, *_beside_others(ask, task)))
-        for mbit_s in group.rates:
+        for mbit_s in [rate for rate in group.rates if not rates or rate in rates]:
             where.shape(mbit_s)
             yield _said(Case(group, mbit_s, *_beside_others(ask, task)))
 
