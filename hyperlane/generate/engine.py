@@ -204,7 +204,7 @@ class Engine:
         check()
         self._take_in()
         try:
-            if self.mover is not None and (shape := self.mover.turn()) is not None:
+            if self.mover is not None and not self.scheduler.idle and (shape := self.mover.turn()) is not None:
                 self._begin_anew(shape)
             self._send()
             self._show()

@@ -174,6 +174,8 @@ class Scheduler:
             runs.append(Run(run.slot, 1, sequence.sent, 1))
         if any(s.unsent == 1 and s.lane == step.lane for s in self._running.values()):
             return None  # another comes along
+        if self._waiting and not self._slots.full:
+            return None  # a prompt comes first: a request was cancelled since
         return Step(number=self._number + 1, lane=step.lane, use=Use.DECODE, owners=step.owners, runs=tuple(runs))
 
     def complete(self, step: Step, draw: Draw) -> list[Account]:

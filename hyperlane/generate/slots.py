@@ -19,6 +19,11 @@ class Slots:
         self._freed = [0] * count  # when, in releases; 0: never used
         self._releases = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether a request that comes must wait."""
+        return all(self._taken)
+
     def lane(self, slot: int) -> int:
         return slot * self.lanes // self.count
 

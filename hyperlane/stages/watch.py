@@ -116,6 +116,8 @@ class Watch:
         with self._lock:
             steps = {step.number: step for step in self._steps}
             plan, cluster = self.now.plan, self.now.cluster
+        if not steps:  # nobody asks for anything
+            return {}
         costs = replica(plan.model, cluster, deployment, self.context.config).costs
         calls = [client.records(ASKED_STEPS) for client in clients]
         found = {
@@ -124,8 +126,9 @@ class Watch:
         }
         known = {worker: value for worker, value in found.items() if value is not None}
         if known:
+            last = max(steps)
             with self._lock:
-                self._steps = deque((s for s in self._steps if s.number > max(steps)), maxlen=self._steps.maxlen)
+                self._steps = deque((s for s in self._steps if s.number > last), maxlen=self._steps.maxlen)
         return known
 
     def _decide(self, ratios: Mapping[str, float]) -> Target | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hyperlane.transport.codec.entropy import PATCH, STRING_VALUES, EntropyCodec
 from hyperlane.transport.codec.rans import LANES, TOTAL
+from hyperlane.transport.codec.rows import LARGEST_HALF, SMALLEST_RMS
 from hyperlane.transport.codec.scalar_tables import (
     BLOCK,
     MIDDLE,
@@ -36,7 +37,7 @@ def scalar_tables(
     median_rms: float, mean_D: NDArray[np.float16], scale_D: NDArray[np.float16], rows_RD: NDArray[np.float32]
 ) -> ScalarTables:
     """For rows like `rows_RD`, whose x / r has these means, and deviations of scale^2."""
-    rows = np.ascontiguousarray(rows_RD[:: -(-len(rows_RD) // MOST_ROWS)])
+    rows = _codable(np.ascontiguousarray(rows_RD[:: -(-len(rows_RD) // MOST_ROWS)]))
     deviation_D = scale_D.astype(np.float64) ** 2
     log_step = -3.0
     for _ in range(_SEARCHES):
@@ -45,6 +46,14 @@ def scalar_tables(
         fitted, bits = _fitted(tables, rows)
         log_step = min(log_step + bits - _bits_to_spend(len(step_D)), 4.0)
     return fitted
+
+
+def _codable(rows_RD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Those whose RMS FP16 holds; where there are none, all of them, of RMS 1: others go as they are."""
+    rms_R = np.sqrt((rows_RD.astype(np.float64) ** 2).mean(axis=1))
+    held_R = (rms_R >= SMALLEST_RMS) & (rms_R <= LARGEST_HALF)
+    found: NDArray[np.float32] = rows_RD[held_R] if held_R.any() else (rows_RD / rms_R[:, None]).astype(np.float32)
+    return found
 
 
 def _bits_to_spend(width: int) -> float:

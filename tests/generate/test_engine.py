@@ -360,6 +360,29 @@ def test_a_reader_that_fails_ends_its_request_only() -> None:
         assert whole.result(10).token_ids == alone(1)
 
 
+def test_a_reader_that_fails_lets_a_waiting_prompt_in_while_others_go_on() -> None:
+    engine, pieces = make(2, 2, 64), []
+
+    def fail(index: int, piece: str) -> None:
+        pieces.append(piece)
+        if len(pieces) == 3:  # a step of each lane is in the chain
+            raise BrokenPipeError("nobody reads")
+
+    failing = engine.submit(Prompt(0, "", PROMPTS[0]), fail)
+    tickets = [engine.submit(Prompt(i, "", PROMPTS[i])) for i in (1, 3)]
+    with serving(engine):
+        with pytest.raises(BrokenPipeError):
+            failing.result(10)
+        assert [ticket.result(10).token_ids for ticket in tickets] == [alone(1), alone(3)]
+
+
+def test_nothing_moves_once_every_text_is_over() -> None:
+    engine = make()
+    engine.mover = mover = ToyMover(engine.chain, (), 0)
+    run(engine, (1, 2, 3))
+    assert mover.turns == mover.seen, "a turn a step, none to show the last token"
+
+
 def test_results_may_come_late() -> None:
     engine = make(2, 2)
     engine.chain.late = {1, 2, 5}

@@ -6,13 +6,16 @@ from typing import Any, cast
 
 import pytest
 
-from hyperlane.artifacts import Cluster, Plan
+from hyperlane.artifacts import Cluster, Deployment, Plan, Shard
 from hyperlane.compose import compose
 from hyperlane.errors import WorkerError
 from hyperlane.generate.scheduler import Shape
+from hyperlane.generate.step import Step, Use
+from hyperlane.partition.slowness import Patience, Slowness
 from hyperlane.stages import moving
 from hyperlane.stages.moving import Moving
-from hyperlane.stages.watch import Target, replanned
+from hyperlane.stages.selftest import untested
+from hyperlane.stages.watch import Target, Watch, replanned
 from hyperlane.stages.workload import workload_of_plan
 from tests.partition.clusters import shapes
 from tests.partition.planned import planned
@@ -115,6 +118,45 @@ def test_a_chain_of_workers_that_all_answer_or_none_is_not_mended(
     monkeypatch.setattr(moving, "_silent", lambda workers: gone)
     assert moves.mend(WorkerError("taken over by another run")) is None
     assert (chain.entered, chain.left, moves.moves) == ([], 0, [])
+
+
+def test_workers_are_not_asked_while_there_are_no_steps() -> None:
+    """A chat that waits for its user says nothing of a worker that does not answer."""
+
+    def asked(steps: int) -> None:
+        raise WorkerError("worker b cannot be reached")
+
+    patience = Patience(above=CONFIG.replan.above, after_s=CONFIG.replan.after_s, pause_s=CONFIG.replan.pause_s)
+    shards = [
+        Shard(
+            worker=p.worker,
+            start=p.start,
+            stop=p.stop,
+            digest="",
+            control_address="",
+            data_addresses=(),
+            loaded=True,
+            sent_files=0,
+            sent_bytes=0,
+        )
+        for p in PLAN.placements
+    ]
+    deployment = Deployment(
+        key="",
+        shards=tuple(shards),
+        boundaries=untested(PLAN),
+        slots=PLAN.slots,
+        context=PLAN.context,
+        hidden_size=4096,
+        vocab_size=100,
+        dtype="float32",
+    )
+    watch = Watch(cast(Any, SimpleNamespace(config=CONFIG)), BEFORE, deployment, Slowness(patience), cast(Any, None))
+    clients = [cast(Any, SimpleNamespace(records=asked)) for _ in deployment.shards]
+    assert watch._ratios(deployment, clients) == {}
+    watch.observe(Step(number=1, lane=0, use=Use.DECODE, owners=()))
+    with pytest.raises(WorkerError, match="b cannot be reached"):
+        watch._ratios(deployment, clients)
 
 
 def test_a_new_plan_asks_for_the_same_room() -> None:

@@ -80,7 +80,7 @@ def _reference(name: str, tables: Tables) -> Reference:
 
 
 def _native_codec(reference: Reference, isa: str) -> Any:
-    module, name = extension(), type(reference).__name__
-    if module is None or not hasattr(module, name):
+    module = extension()
+    if module is None:
         return None
-    return getattr(module, name)(**native_parts(reference), isa=isa)
+    return getattr(module, type(reference).__name__)(**native_parts(reference), isa=isa)

@@ -149,6 +149,29 @@ def test_altered_payloads_are_refused_or_decode_to_rows(data: st.DataObject) -> 
             np.testing.assert_array_equal(outcome, outcomes[0])
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-6, 1e5, 1e20])
+@pytest.mark.parametrize("tenth", [1, 10])
+def test_rows_that_fp16_cannot_size_leave_the_tables_alone(size: float, tenth: int) -> None:
+    """They go as they are; all of them, or nine of ten among others."""
+    rows = typical(64, 200, seed=6)
+    rows[np.arange(200) % 10 != tenth] *= np.float32(size)
+    own = calibrate(rows)
+    assert own.scalar.sound()
+    plain = coder(own)
+    assert relative_error(rows, decoded(plain, encoded(plain, rows), rows.shape)) < 0.01
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [typical(64, 1), np.ones((30, 64), np.float32), np.full((1, 1), 2, np.float32), np.eye(70, dtype=np.float32)],
+    ids=["one", "constant", "one value", "one channel each"],
+)
+def test_degenerate_texts_give_sound_tables(rows: np.ndarray) -> None:
+    own = Tables.from_bytes(calibrate(rows).to_bytes())
+    plain = coder(own)
+    assert relative_error(rows, decoded(plain, encoded(plain, rows), rows.shape)) < 0.005
+
+
 def test_tables_that_do_not_fit_are_refused() -> None:
     own = tables()
     wrong = {
