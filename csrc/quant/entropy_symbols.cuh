@@ -49,12 +49,6 @@ class Decoder {
 
   __device__ __forceinline__ void refill() { feed_.refill(place_ - lane_); }
 
-  // Whether the string ended where its symbols did; for the whole warp.
-  __device__ __forceinline__ bool ended(unsigned bytes) const {
-    return __all_sync(
-        kAllLanes, (factors_ & 0xFF00) == 256 && word_ >> 24 == 0 && place_ - lane_ == feed_.lead() + bytes);
-  }
-
  private:
   static constexpr unsigned kOne = 1u << 16;
 

@@ -64,7 +64,7 @@ class Moving:
             log.warning("%s: %s", left.reason, one_line(error))
             try:
                 self.chain.leave(asking=False)
-                self._enter(left.plan)
+                self._enter_in_two_tries(left.plan)
             except HyperlaneError as another:
                 error, now = another, left
                 continue
@@ -91,6 +91,15 @@ class Moving:
 
     def _enter(self, plan: Plan) -> None:
         self.chain.enter(self._deployed(plan))
+
+    def _enter_in_two_tries(self, plan: Plan) -> None:
+        """Files that were being sent ahead, or a worker that is slow to see the other gone, can spoil the first."""
+        try:
+            self._enter(plan)
+        except HyperlaneError as error:
+            log.warning("once more: %s", one_line(error))
+            self.chain.leave(asking=False)
+            self._enter(plan)
 
     def _deployed(self, plan: Plan) -> Deployment:
         try:

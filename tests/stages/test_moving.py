@@ -34,6 +34,7 @@ class FakeChain:
     """Takes a plan's workers in, unless they include one that is `broken`."""
 
     broken: str = ""
+    stumbles: int = 0  # how many of the first enterings fail
     entered: list[str] = field(default_factory=list)
     left: int = 0
     deployment: Any = None
@@ -44,6 +45,8 @@ class FakeChain:
     def enter(self, deployment: Any) -> None:
         names = "".join(shard.worker for shard in deployment.shards)
         self.entered.append(names)
+        if len(self.entered) <= self.stumbles:
+            raise WorkerError("bytes 0 to 9 are missing")
         if self.broken and self.broken in names:
             raise WorkerError(f"worker {self.broken} cannot be reached")
         self.deployment = deployment
@@ -100,13 +103,22 @@ def test_a_worker_that_is_gone_is_planned_without(monkeypatch: pytest.MonkeyPatc
     assert [move.reason for move in moves.moves] == ["b is gone"]
 
 
+def test_what_spoils_one_deployment_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain, watch = FakeChain(stumbles=1), FakeWatch(target=None)
+    moves = mover(chain, watch, monkeypatch)
+    monkeypatch.setattr(moving, "_silent", lambda workers: {"b"})
+    assert moves.mend(WorkerError("the chain fell silent")) == Shape(2, 2)
+    assert chain.entered == ["ac", "ac"]
+    assert [move.reason for move in moves.moves] == ["b is gone"]
+
+
 def test_another_may_die_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     chain, watch = FakeChain(broken="c"), FakeWatch(target=None)
     moves = mover(chain, watch, monkeypatch)
     gone = iter([{"b"}, {"c"}])
     monkeypatch.setattr(moving, "_silent", lambda workers: next(gone))
     assert moves.mend(WorkerError("the chain fell silent")) == Shape(1, 1)
-    assert chain.entered == ["ac", "a"]
+    assert chain.entered == ["ac", "ac", "a"]
 
 
 @pytest.mark.parametrize("gone", [set(), {"a", "b", "c"}])
