@@ -68,14 +68,14 @@ inline void store_some(float* out, __m512 values, __mmask16 which) {
 // as the reference does. That also makes a float of the byte 128 + k: as the mantissa of 2^23 + 128 + k.
 template <class T>
 struct RowValues {
-  __m512 g, zero, r;
+  float g, zero, r;
   T* out;
 
-  explicit RowValues(const CodedRow& row) : out(static_cast<T*>(row.out)) {
-    const float of_head = e4m3_step(row.head[1]);
-    g = _mm512_set1_ps(of_head);
-    zero = _mm512_set1_ps(-(0x1p23f + 128) * of_head);
-    r = _mm512_set1_ps(r_value(row.head[0]));
+  void start(const CodedRow& row) {
+    out = static_cast<T*>(row.out);
+    g = e4m3_step(row.head[1]);
+    zero = -(0x1p23f + 128) * g;
+    r = r_value(row.head[0]);
   }
 
   // 256 channels from `start`, or as many as there are, from 128 + k as packed().
@@ -105,10 +105,10 @@ struct RowValues {
   }
 
   __m512 value(const Entropy& codec, std::size_t channel, __m512 mantissas) const {
-    const __m512 y = _mm512_fmadd_ps(mantissas, g, zero);
+    const __m512 y = _mm512_fmadd_ps(mantissas, _mm512_set1_ps(g), _mm512_set1_ps(zero));
     const __m512 unit =
         _mm512_fmadd_ps(y, _mm512_loadu_ps(&codec.step[channel]), _mm512_loadu_ps(&codec.mean[channel]));
-    return _mm512_mul_ps(unit, r);
+    return _mm512_mul_ps(unit, _mm512_set1_ps(r));
   }
 
   void write_some(std::size_t width, std::size_t at, const __m512* values) const {
@@ -128,13 +128,16 @@ inline void write_wide(const Entropy& codec, const std::uint8_t* symbols, const 
 template <class T, int PAIRS>
 void write_rows(const Entropy& codec, const std::uint8_t* symbols, std::size_t stride,
                 const CodedRow* const (*rows)[2]) {
+  RowValues<T> values[PAIRS][2];
+  for (std::size_t i = 0; i < PAIRS; ++i)
+    for (std::size_t j = 0; j < 2; ++j) values[i][j].start(*rows[i][j]);
   for (std::size_t start = 0; start < codec.width; start += kSorted)
     for (std::size_t i = 0; i < PAIRS; ++i) {
       const CodedRow &first = *rows[i][0], &second = *rows[i][1];
       __m512i low[4], high[4];
       multiples(codec, symbols + i * stride, start, first.head, second.head, low, high);
-      RowValues<T>(first).write(codec, start, low);
-      if (&first != &second) RowValues<T>(second).write(codec, start, high);
+      values[i][0].write(codec, start, low);
+      if (&first != &second) values[i][1].write(codec, start, high);
     }
   for (std::size_t i = 0; i < PAIRS; ++i)
     for (std::size_t j = 0; j < 2; ++j)
