@@ -27,7 +27,7 @@ def first(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 def test_generation_json_has_the_documented_shape(first: Done) -> None:
     generation = first.generation
-    assert generation.keys() == {"requests", "links", "workers", "accuracy"}
+    assert generation.keys() == {"requests", "links", "workers", "accuracy", "moves"}
     assert generation["accuracy"] is None  # nothing was timed
     (request,) = generation["requests"]
     assert request.keys() == {
