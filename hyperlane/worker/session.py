@@ -23,6 +23,7 @@ from hyperlane.worker.operators import operators_library
 from hyperlane.worker.ragged import RaggedCalls
 from hyperlane.worker.result import StepResult
 from hyperlane.worker.signature import Cache, Signature
+from hyperlane.worker.weights import load_weights
 
 
 class Session:
@@ -51,6 +52,7 @@ class Session:
         self._context, self._slots = context, slots
         kind, _, index = device.partition(":")
         self._device: DeviceSide | None = None
+        self._weights: dict[str, Any] = {}  # which the session reads where they lie
         try:
             if kind == "cuda":
                 if "CUDAExecutionProvider" not in self._runtime.get_available_providers():
@@ -124,6 +126,7 @@ class Session:
         self._calls.close()
         self._caches = ()
         self._session = None
+        self._weights.clear()
         self._device = None
 
     def _check(self, runs: Sequence[Run], rows: NDArray[Any] | DeviceRows) -> None:
@@ -158,6 +161,9 @@ class Session:
         if library is not None:
             options.register_custom_ops_library(library)
         if self._device is None:
+            for name, array in load_weights(graph_path).items():
+                self._weights[name] = self._runtime.OrtValue.ortvalue_from_numpy(array)
+                options.add_initializer(name, self._weights[name])
             return self._runtime.InferenceSession(graph_path, options, providers=["CPUExecutionProvider"])
         return self._device.load(
             lambda cuda: self._runtime.InferenceSession(
