@@ -13,8 +13,6 @@ namespace py = pybind11;
 namespace hyperlane {
 namespace {
 
-
-
 template <typename T>
 T* memory_of(py::array array, py::ssize_t dimensions, py::ssize_t rows) {
   const bool fits = array.ndim() == dimensions && array.shape(0) == rows;
@@ -104,7 +102,7 @@ class PyTurn {
     return found;
   }
 
-  std::uint64_t hidden_rows() const { return turn_.hidden_rows(); }
+  std::uint64_t hidden_values() const { return turn_.hidden_values(); }
 
  private:
   Turn turn_;
@@ -126,5 +124,5 @@ void bind_turn(py::module_& module) {
       .def("send", &PyTurn::send, py::arg("timeout_s"))
       .def("give_up", &PyTurn::give_up, py::arg("types"))
       .def("records", &PyTurn::records)
-      .def_property_readonly("hidden_rows", &PyTurn::hidden_rows);
+      .def_property_readonly("hidden_values", &PyTurn::hidden_values);
 }

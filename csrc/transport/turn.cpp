@@ -70,7 +70,7 @@ void Turn::send(double timeout_s) {
   const std::lock_guard<std::mutex> lock(mutex_);
   records_.push_back(now_);
   if (records_.size() > kept_records_) records_.pop_front();
-  if (!call.gives_candidates) hidden_rows_ += call.rows;
+  if (!call.gives_candidates) hidden_values_ += call.rows * call.out_width;
 }
 
 std::vector<TurnRecord> Turn::records() const {
@@ -78,9 +78,9 @@ std::vector<TurnRecord> Turn::records() const {
   return {records_.begin(), records_.end()};
 }
 
-std::uint64_t Turn::hidden_rows() const {
+std::uint64_t Turn::hidden_values() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return hidden_rows_;
+  return hidden_values_;
 }
 
 // Null for whatever is not as plain as it can be: Python computes that, or says what is wrong with it.

@@ -1,5 +1,5 @@
-// A worker's turn at a decode step whose rows travel as they are: from the frame into the memory that its call
-// reads, and from the memory that the call wrote into the next frame. hyperlane/worker/pump.py is the
+// A worker's turn at a decode step whose rows travel as they are: from the frame into the memory that its
+// call reads, and from the memory that the call wrote into the next frame. hyperlane/worker/pump.py is the
 // specification.
 #pragma once
 #include <array>
@@ -65,7 +65,7 @@ class Turn {
 
   Sender& sender() { return sender_; }
   std::vector<TurnRecord> records() const;
-  std::uint64_t hidden_rows() const;
+  std::uint64_t hidden_values() const;
 
  private:
   const DecodeCall* call_of(const FrameBlock& block) const;
@@ -85,7 +85,7 @@ class Turn {
 
   mutable std::mutex mutex_;
   std::deque<TurnRecord> records_;
-  std::uint64_t hidden_rows_ = 0;
+  std::uint64_t hidden_values_ = 0;
 };
 
 }  // namespace hyperlane

@@ -6,16 +6,18 @@ The only door to onnxruntime. With our own attention a step is one call (ragged.
 import importlib.metadata
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlane.errors import WorkerError, one_line
+from hyperlane.errors import HyperlaneError, WorkerError, one_line
 from hyperlane.transport.frame import Run
 from hyperlane.worker.batched import BatchedCalls
 from hyperlane.worker.caches import copy_slot, new_caches
+from hyperlane.worker.decode_call import DecodeCall
 from hyperlane.worker.device_call import DeviceSide, refuse_float32
 from hyperlane.worker.gpu import DeviceRows, Gpu
 from hyperlane.worker.memory import is_out_of_memory, step_out_of_memory, weights_out_of_memory
@@ -94,13 +96,28 @@ class Session:
         self._check(runs, rows)
         try:
             result = self._calls.run(runs, rows, want_logits)
-        except Exception as error:  # onnxruntime's own types, one a kind of failure
-            if is_out_of_memory(error):
-                raise step_out_of_memory(len(rows), error) from error
-            raise WorkerError(f"a step of {len(rows)} rows failed: {one_line(error)[:300]}") from error
+        except Exception as error:
+            raise _step_error(len(rows), error) from error
         for run in runs:
             self._live[run.slot] = run.position + run.count
         return result
+
+    def decode_call(self, rows: int) -> DecodeCall | None:
+        """Where a step of one row a slot is computed without Python between frames; None where that cannot be."""
+        if not isinstance(self._calls, RaggedCalls):
+            return None
+        call = self._calls.decode_call(rows, self._live, self._context)
+        if call is None:
+            return None
+        compute = call.run
+
+        def run() -> None:
+            try:
+                compute()
+            except Exception as error:
+                raise _step_error(rows, error) from error
+
+        return replace(call, run=run)
 
     def wait(self) -> None:
         """Until everything that was queued is done."""
@@ -170,6 +187,13 @@ class Session:
                 graph_path, options, providers=[("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
             )
         )
+
+
+def _step_error(rows: int, error: Exception) -> HyperlaneError:
+    """For one of onnxruntime's own types, one a kind of failure."""
+    if is_out_of_memory(error):
+        return step_out_of_memory(rows, error)
+    return WorkerError(f"a step of {rows} rows failed: {one_line(error)[:300]}")
 
 
 def _bytes_beside(graph_path: Path) -> int:
