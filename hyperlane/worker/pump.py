@@ -185,7 +185,7 @@ class Pump:
         if result is not None:
             rows = len(work.rows) if work.rows is not None else 0
             work.gpu_ns, work.result, work.rows = result.gpu_ns, None, None
-            frame = self._result_frame(frame, result, prefill)
+            frame = work.frame = self._result_frame(frame, result, prefill)
         work.encoded_ns = monotonic_ns()
         self.sender.send(frame, timeout_s=self.send_timeout_s)
         if rows or frame.kind == Kind.FORK:
