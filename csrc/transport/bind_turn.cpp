@@ -2,7 +2,6 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <stdexcept>
 #include <utility>
 
 #include "transport/frame_objects.hpp"
@@ -22,8 +21,7 @@ T* memory_of(py::array array, py::ssize_t dimensions, py::ssize_t rows) {
 
 template <typename T>
 T* typed(const py::array& array, py::ssize_t dimensions, py::ssize_t rows) {
-  if (!py::dtype::of<T>().is(array.dtype()) && !array.dtype().equal(py::dtype::of<T>()))
-    throw py::value_error("a call's array has another type");
+  if (!array.dtype().equal(py::dtype::of<T>())) throw py::value_error("a call's array has another type");
   return memory_of<T>(array, dimensions, rows);
 }
 

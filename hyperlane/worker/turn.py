@@ -12,6 +12,8 @@ from hyperlane.worker.decode_call import DecodeCall
 from hyperlane.worker.parts import Session
 from hyperlane.worker.work import Work
 
+RAW_ID = 0
+
 
 class Turn:
     """The plain steps of one epoch. For one thread at a time, but `records` and `hidden_values`."""
@@ -59,6 +61,6 @@ def open_turn(receiver: Receiver, sender: Sender, session: Session, epoch: int, 
 
 
 def _is_plain(answer: Frame) -> bool:
-    if answer.kind not in (Kind.HIDDEN, Kind.CANDIDATES) or answer.flags:
+    if answer.kind not in (Kind.HIDDEN, Kind.CANDIDATES) or answer.codec != RAW_ID or answer.flags:
         return False
     return all(run.count == run.outputs == 1 for run in answer.runs)
