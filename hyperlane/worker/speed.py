@@ -30,7 +30,8 @@ from hyperlane.worker.measure import codec_time
 from hyperlane.worker.parts import Session
 from hyperlane.worker.profile import cpu_share
 
-CASE_S = 0.1  # how long a case is timed at least
+PASSES = 2
+CASE_S = 0.05  # how long a case is timed in each pass at least
 FEWEST, MOST = 3, 40  # runs of a case
 FILLING = b"\x3c" * (1 << 16)  # as FP32 0.011, as FP16 1.06: no denormals, no infinities
 
@@ -71,7 +72,8 @@ def _measured(
             for _ in range(max(1, probe.at_once)):
                 sessions.append(cast(_Timed, open_session(graph, _spec(probe))))
                 exits.callback(sessions[-1].close)
-            seconds = tuple(_crowded_s(sessions, probe, case, one_thread) for case in probe.cases)
+            passes = [[_crowded_s(sessions, probe, case, one_thread) for case in probe.cases] for _ in range(PASSES)]
+            seconds = tuple(map(min, *passes))  # a moment in which the machine was slow is in one of them
     return ComputeSpeed(
         seconds=seconds,
         codecs=tuple(
