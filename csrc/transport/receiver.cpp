@@ -13,8 +13,7 @@ namespace {
 constexpr std::size_t kMaxConnections = 64;
 constexpr std::size_t kKeptReasons = 64;
 // A caller that stays away for so long is busy, and the thread reads. Until then the kernel's buffers do.
-// Longer than most decode steps: handing the sockets over and back costs 30 us, on a core that computes.
-constexpr long kIdleNs = 20000000;
+constexpr long kIdleNs = 5000000;
 
 // Of Receiver::pace_: after a busy wait in vain, so many frames must come fast before the next one.
 constexpr int kSlow = -64, kFast = 8;
