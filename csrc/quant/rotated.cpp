@@ -10,6 +10,7 @@
 #include <string>
 
 #include "quant/arrays.hpp"
+#include "quant/e4m3.hpp"
 #include "quant/half.hpp"
 #include "quant/raw_rows.hpp"
 
@@ -56,6 +57,12 @@ Levels make_levels(const std::vector<int>& level) {
   return result;
 }
 
+float step_of(Quantizer quantizer, std::uint8_t scale) {
+  const float factor = e4m3_step(scale);
+  if (quantizer == Quantizer::bytes) return factor * (1.0f / 127.0f);
+  return (scale & kNegative ? -factor : factor) * (1.0f / 128.0f);
+}
+
 // A short block is read as if it were whole.
 std::vector<float> padded(const FloatArray& values) {
   std::vector<float> result(static_cast<std::size_t>(values.size()) + kBlock);
@@ -83,6 +90,8 @@ class RotatedCodec {
     codec_.backward = padded(backward);
     add_blocks(blocks);
     codec_.levels = make_levels(levels);
+    for (std::size_t scale = 0; scale < 256; ++scale)
+      codec_.step[scale] = step_of(codec_.quantizer, static_cast<std::uint8_t>(scale));
   }
 
   std::size_t encode(const py::array& rows, const IndexArray& positions, const py::array& out) const {
@@ -179,7 +188,7 @@ class RotatedCodec {
   // Neighbouring rows, from row `at`, that may be coded; one by one where some scale does not fit.
   std::uint8_t* encode_run(const std::uint8_t* values, bool half, std::size_t count, const Measured* measured,
                            std::uint8_t* states, std::size_t at, std::uint8_t* out) const {
-    SourceRow rows[kTogether];
+    SourceRow rows[kTogether] = {};
     const std::size_t stride = codec_.width * (half ? 2 : 4);
     for (std::size_t i = 0; i < count; ++i) {
       std::uint8_t* const record = out + i * codec_.row_bytes;

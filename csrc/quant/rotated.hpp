@@ -43,6 +43,7 @@ struct Rotated {
   std::vector<float> mean, forward, backward;
   std::vector<Block> blocks;
   Levels levels;
+  float step[256];  // what a whole number stands for, by its block's scale byte
 };
 
 // A row on its way to a record.

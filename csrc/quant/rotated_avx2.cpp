@@ -97,14 +97,18 @@ struct Avx2 {
     explicit LevelTable(const Levels& of) : levels(sixteen(of.level)) {}
   };
 
-  // The transform of a block's levels, in words: no sum leaves 16 bits. Two registers have them between them;
-  // a stage takes what is together in a lane's bit apart, to one register each, so that sums are one
+  // The transform of a block's levels, in words: no sum leaves 16 bits. Pairs of registers have them between
+  // them; a stage takes what a bit of the lane's number tells apart to a register each, so that sums are one
   // operation.
   //
   // With a value's number as bits 5 to 0: bytes start as register 2, half of it 1, quarter 0, dword of the
   // quarter 5, word 4, byte 3. After sums of bytes and of the registers, the stages swap the register for the
   // half, the quarter and the dword: register 5, half 2, quarter 1, dword 0. Sums of words are last.
-  static void read_levels(const LevelTable& table, const std::uint8_t* planes, F* v) {
+  template <int COUNT>
+  static void read_levels(const LevelTable& table, const std::uint8_t* const* planes, F* v) {
+    for (int i = 0; i < COUNT; ++i) read_block(table, planes[i], v + 8 * i);
+  }
+  static void read_block(const LevelTable& table, const std::uint8_t* planes, F* v) {
     const I ones = _mm256_set1_epi8(1), turn = _mm256_set1_epi16(static_cast<short>(0xFF01));
     I even[2], odd[2];
     for (int i = 0; i < 2; ++i) {

@@ -100,58 +100,69 @@ struct Avx512 {
     explicit LevelTable(const Levels& of) : levels(sixteen(of.level)) {}
   };
 
-  // The transform of a block's levels, in words: no sum leaves 16 bits. Two registers have them between them;
-  // a stage takes what is together in a lane's bit apart, to one register each, so that sums are one
-  // operation.
+  // The transform of the levels of COUNT blocks, in words: no sum leaves 16 bits. Two registers have a block
+  // between them; a stage takes what a bit of the lane's number tells apart to a register each, so that sums
+  // are one operation.
   //
   // With a value's number as bits 5 to 0, dwords of a register as L3 to L0, words of one as b and bytes of one
-  // as p, bytes start as L3 L2 L1 L0 b p = 2 5 0 3 4 1. Sums of bytes make p the register. The stages over L1,
-  // L0, L3 and L2 swap it for that bit of the lane: register 5, L3 L2 L1 L0 = 3 2 1 0. Sums of words are last.
-  static void read_levels(const LevelTable& table, const std::uint8_t* planes, F* v) {
-    const I codes = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(lanes(), codes_of(planes)), places());
-    const I level = _mm512_shuffle_epi8(table.levels, codes), ones = _mm512_set1_epi8(1);
-    const I turned = _mm512_mask_sub_epi8(level, 0xAAAAAAAAAAAAAAAA, _mm512_setzero_si512(), level);
-    I even = _mm512_maddubs_epi16(ones, level), odd = _mm512_maddubs_epi16(ones, turned);
-    stage<2>(even, odd);
-    stage<1>(even, odd);
-    stage<8>(even, odd);
-    stage<4>(even, odd);
-    const I both = _mm512_set1_epi16(1), apart = _mm512_set1_epi32(static_cast<int>(0xFFFF0001));
-    v[0] = _mm512_cvtepi32_ps(_mm512_madd_epi16(even, both));
-    v[1] = _mm512_cvtepi32_ps(_mm512_madd_epi16(even, apart));
-    v[2] = _mm512_cvtepi32_ps(_mm512_madd_epi16(odd, both));
-    v[3] = _mm512_cvtepi32_ps(_mm512_madd_epi16(odd, apart));
+  // as p, bytes start as L3 L2 L1 L0 b p = 3 5 0 2 4 1. Sums of bytes make p the register. The stages over L1,
+  // L0, L3 and L2 move bits to register 5, L3 L2 L1 L0 = 3 2 1 0. Sums of words are last.
+  template <int COUNT>
+  static void read_levels(const LevelTable& table, const std::uint8_t* const* planes, F* v) {
+    const I ones = _mm512_set1_epi8(1), both = _mm512_set1_epi16(1);
+    const I apart = _mm512_set1_epi32(static_cast<int>(0xFFFF0001));
+    I even[COUNT], odd[COUNT];
+    each<COUNT>([&](int i) {
+      const I codes = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(lanes(), codes_of(planes[i])), places());
+      const I level = _mm512_shuffle_epi8(table.levels, codes);
+      even[i] = _mm512_maddubs_epi16(ones, level);
+      odd[i] = _mm512_maddubs_epi16(
+          ones, _mm512_mask_sub_epi8(level, 0xAAAAAAAAAAAAAAAA, _mm512_setzero_si512(), level));
+    });
+    for (int twice = 0; twice < 2; ++twice)
+      each<COUNT>([&](int i) {
+        take_sums(even[i], odd[i], _mm512_unpacklo_epi32(even[i], odd[i]),
+                  _mm512_unpackhi_epi32(even[i], odd[i]));
+      });
+    each<COUNT>([&](int i) {
+      take_sums(even[i], odd[i], _mm512_shuffle_i32x4(even[i], odd[i], 0x44),
+                _mm512_shuffle_i32x4(even[i], odd[i], 0xEE));
+    });
+    each<COUNT>([&](int i) {
+      take_sums(even[i], odd[i], _mm512_shuffle_i32x4(even[i], odd[i], 0x88),
+                _mm512_shuffle_i32x4(even[i], odd[i], 0xDD));
+    });
+    each<COUNT>([&](int i) {
+      v[4 * i] = _mm512_cvtepi32_ps(_mm512_madd_epi16(even[i], both));
+      v[4 * i + 1] = _mm512_cvtepi32_ps(_mm512_madd_epi16(even[i], apart));
+      v[4 * i + 2] = _mm512_cvtepi32_ps(_mm512_madd_epi16(odd[i], both));
+      v[4 * i + 3] = _mm512_cvtepi32_ps(_mm512_madd_epi16(odd[i], apart));
+    });
+  }
+  template <int COUNT, class Do>
+  __attribute__((always_inline)) static void each(Do what) {
+#pragma GCC unroll 8
+    for (int i = 0; i < COUNT; ++i) what(i);
+  }
+  static void take_sums(I& first, I& second, I low, I high) {
+    first = _mm512_add_epi16(low, high);
+    second = _mm512_sub_epi16(low, high);
   }
   static I codes_of(const std::uint8_t* planes) {
-    I codes = _mm512_setzero_si512();
+    I part[4];
 #pragma GCC unroll 4
     for (int plane = 0; plane < 4; ++plane) {
       __mmask64 bits;
       std::memcpy(&bits, planes + 8 * plane, sizeof bits);
-      codes = _mm512_or_si512(codes, _mm512_maskz_set1_epi8(bits, static_cast<char>(8 >> plane)));
+      part[plane] = _mm512_maskz_mov_epi8(bits, _mm512_set1_epi8(static_cast<char>(8 >> plane)));
     }
-    return codes;
+    return _mm512_or_si512(_mm512_or_si512(part[0], part[1]), _mm512_or_si512(part[2], part[3]));
   }
-  // From values in their order: first the dwords (bits 5 to 2 of a value's number) to L3 L2 = 2 5, then the bytes
-  // within 16.
-  static I lanes() { return _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15); }
+  // From values in their order: first the dwords (bits 5 to 2 of a value's number) to L3 L2 = 3 5, the others 4
+  // and 2, then the bytes within 16.
+  static I lanes() { return _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15); }
   static I places() {
     return _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 8, 10, 4, 6, 12, 14, 1, 3, 9, 11, 5, 7, 13, 15));
-  }
-  template <int H>
-  static void stage(I& first, I& second) {
-    constexpr M upper = H == 8 ? 0xFF00 : H == 4 ? 0xF0F0 : H == 2 ? 0xCCCC : 0xAAAA;
-    const I low = swapped<H>(first, upper, second), high = swapped<H>(second, M(~upper), first);
-    first = _mm512_add_epi16(low, high);
-    second = _mm512_sub_epi16(low, high);
-  }
-  // `a`, but lane i of `which` is lane i ^ H of `b`.
-  template <int H>
-  static I swapped(I a, M which, I b) {
-    if constexpr (H == 8) return _mm512_mask_shuffle_i32x4(a, which, b, b, 0x4E);
-    if constexpr (H == 4) return _mm512_mask_shuffle_i32x4(a, which, b, b, 0xB1);
-    if constexpr (H == 2) return _mm512_mask_shuffle_epi32(a, which, b, _MM_PERM_BADC);
-    return _mm512_mask_shuffle_epi32(a, which, b, _MM_PERM_CDAB);
   }
 
   static void store_bytes(F v, std::uint8_t* p) {

@@ -13,37 +13,24 @@ namespace {
 
 // The scale byte of a block, and what its values are multiplied with to be rounded.
 struct Scale {
-  std::uint8_t byte;
+  std::uint32_t byte;
   float factor;
 };
 
-// 16 times the largest magnitude, never -0; `high` is the largest value, `low` the largest of the values' negatives.
-inline float sixteenfold_of(float high, float low) {
-  return std::max(0.0f, std::max(high, low)) * 16.0f;
-}
-
-inline Scale level_scale(float high, float low) {
-  const std::uint32_t code = e4m3_nearest(sixteenfold_of(high, low));
-  const std::uint32_t negative = low > high;
+// Of a block whose largest magnitude, times 16, is `sixteenfold` (never -0) and that of a negative value or not.
+inline Scale level_scale(float sixteenfold, bool is_negative) {
+  const std::uint32_t code = e4m3_nearest(sixteenfold), negative = is_negative;
   const float factor = e4m3_inverse(code) * 128.0f;
-  return {static_cast<std::uint8_t>(code | negative * kNegative),
-          bits_to_float(float_to_bits(factor) ^ negative << 31)};
+  return {code | negative * kNegative, bits_to_float(float_to_bits(factor) ^ negative << 31)};
 }
 
 // The least that clips nothing.
-inline Scale byte_scale(float high, float low) {
-  const float sixteenfold = sixteenfold_of(high, low);
+inline Scale byte_scale(float sixteenfold, bool) {
   std::uint32_t code = e4m3_nearest(sixteenfold);
-  code += e4m3_step(code) * 16.0f < sixteenfold && code < 126;
-  return {static_cast<std::uint8_t>(code), e4m3_inverse(code) * 127.0f};
+  const bool larger = static_cast<std::int32_t>(code) < 126;
+  code += pick(e4m3_step(code) * 16.0f < sixteenfold, larger, 0);
+  return {code, e4m3_inverse(code) * 127.0f};
 }
-
-// What a whole number of a block stands for.
-inline float level_step(std::uint8_t scale) {
-  const std::uint32_t negative = scale & kNegative;
-  return bits_to_float(float_to_bits(e4m3_step(scale) * (1.0f / 128.0f)) ^ negative << 24);
-}
-inline float byte_step(std::uint8_t scale) { return e4m3_step(scale) * (1.0f / 127.0f); }
 
 inline void hadamard(float* values, std::size_t size) {
   for (std::size_t half = size / 2; half; half /= 2)
@@ -75,29 +62,29 @@ inline void write_levels(const Levels& levels, const Block& block, const float* 
 // Rotated values of one block -> its scale byte and codes; false where the scale cannot hold them.
 inline bool encode_block(const Rotated& codec, const Block& block, const float* values, std::uint8_t* scale,
                          std::uint8_t* codes) {
-  float high = 0, low = 0;
+  float high = 0, low = 0;  // the largest value, and the largest of the negatives
   for (std::size_t i = 0; i < block.size; ++i) {
     high = std::max(high, values[i]);
     low = std::max(low, -values[i]);
   }
   const bool bytes = codec.quantizer == Quantizer::bytes;
-  const Scale chosen = bytes ? byte_scale(high, low) : level_scale(high, low);
-  *scale = chosen.byte;
+  const float sixteenfold = std::max(high, low) * 16.0f;
+  const Scale chosen = bytes ? byte_scale(sixteenfold, false) : level_scale(sixteenfold, low > high);
+  *scale = static_cast<std::uint8_t>(chosen.byte);
   if (bytes)
     for (std::size_t i = 0; i < block.size; ++i) codes[i] = byte_of(values[i] * chosen.factor, -127.0f);
   else
     write_levels(codec.levels, block, values, chosen.factor, codes);
-  return sixteenfold_of(high, low) <= kLargestScale;
+  return sixteenfold <= kLargestScale;
 }
 
-// The whole numbers of one block; returns what one of them stands for.
-inline float decode_block(const Rotated& codec, const Block& block, std::uint8_t scale,
-                          const std::uint8_t* codes, float* numbers) {
-  if (codec.quantizer == Quantizer::bytes) {
-    for (std::size_t i = 0; i < block.size; ++i) numbers[i] = static_cast<std::int8_t>(codes[i]);
-    return byte_step(scale);
-  }
+// The whole numbers of one block.
+inline void read_block(const Rotated& codec, const Block& block, const std::uint8_t* codes, float* numbers) {
   for (std::size_t i = 0; i < block.size; ++i) {
+    if (codec.quantizer == Quantizer::bytes) {
+      numbers[i] = static_cast<std::int8_t>(codes[i]);
+      continue;
+    }
     unsigned code = 0;
     for (unsigned plane = 0; plane < 4; ++plane) {
       const std::size_t at = plane * block.size + i;
@@ -105,7 +92,6 @@ inline float decode_block(const Rotated& codec, const Block& block, std::uint8_t
     }
     numbers[i] = codec.levels.level[code];
   }
-  return level_step(scale);
 }
 
 // A block of a row, whatever its size.
@@ -124,7 +110,8 @@ inline bool encode_any(const Rotated& codec, const Block& block, const SourceRow
 inline void decode_any(const Rotated& codec, const Block& block, const RecordRow& row, bool half,
                        std::uint8_t scale, const std::uint8_t* codes) {
   float values[kBlock] = {};
-  const float step = decode_block(codec, block, scale, codes, values);
+  const float step = codec.step[scale];
+  read_block(codec, block, codes, values);
   hadamard(values, block.size);
   for (std::size_t i = 0; i < block.size; ++i) {
     const std::size_t at = block.start + i;

@@ -12,6 +12,7 @@ struct Simd {
   static constexpr int W = V::W;
   static constexpr int N = static_cast<int>(kBlock) / W;  // registers a block
   static constexpr int kAtOnce = W == 16 ? 2 : 1;         // blocks whose transforms run side by side
+  static constexpr int kReadAtOnce = W == 16 ? 4 : 1;     // blocks that are read side by side
   static constexpr std::size_t kTiles = 16;               // blocks of some rows whose scales are found at once
 
   // Stage by stage for BLOCKS blocks at once, as the chain of one leaves the units idle.
@@ -130,21 +131,23 @@ struct Simd {
     for (; t + kAtOnce <= n; t += kAtOnce)
       rotate<kAtOnce>(codec, tiles + t, values + t * kBlock, of_highs + t, of_lows + t);
     for (; t < n; ++t) rotate<1>(codec, tiles + t, values + t * kBlock, of_highs + t, of_lows + t);
-    for (; t % 4; ++t) of_highs[t] = of_highs[0], of_lows[t] = of_lows[0];
-    for (t = 0; t < n; t += 4) {
+    for (; t < kTiles; ++t) of_highs[t] = of_lows[t] = V::set(0);
+    for (t = 0; t < kTiles; t += 4) {
       V::largest(of_highs + t, highs + t);
       V::largest(of_lows + t, lows + t);
     }
-    Scale scales[kTiles];
+    alignas(64) std::uint32_t scales[kTiles];
+    alignas(64) float factors[kTiles];
     const bool bytes = codec.quantizer == Quantizer::bytes;
-    const float most = bytes ? choose_scales(byte_scale, (n + 3) / 4 * 4, highs, lows, scales)
-                             : choose_scales(level_scale, (n + 3) / 4 * 4, highs, lows, scales);
+    const float most =
+        bytes ? choose_scales([](float of, bool sign) { return byte_scale(of, sign); }, highs, lows, scales, factors)
+              : choose_scales([](float of, bool sign) { return level_scale(of, sign); }, highs, lows, scales, factors);
     t = 0;
     for (std::size_t b = first; b < stop; ++b)
       for (std::size_t i = 0; i < count; ++i, ++t) {
-        rows[i].scales[b] = scales[t].byte;
+        rows[i].scales[b] = static_cast<std::uint8_t>(scales[t]);
         const float* const of_tile = values + t * kBlock;
-        const F factor = V::set(scales[t].factor);
+        const F factor = V::set(factors[t]);
         if (bytes)
           write_bytes(of_tile, factor, rows[i].codes + b * kBlock);
         else
@@ -153,16 +156,23 @@ struct Simd {
     return most <= kLargestScale;
   }
 
-  // Returns the largest of 16 times a block's magnitude.
+  // Returns the largest of 16 times a block's magnitude. No branches, so that the loop is vectors.
   template <class Choose>
-  static float choose_scales(Choose choose, std::size_t n, const float* highs, const float* lows,
-                             Scale* scales) {
-    float most = 0;
-    for (std::size_t t = 0; t < n; ++t) {
-      scales[t] = choose(highs[t], lows[t]);
-      most = std::max(most, sixteenfold_of(highs[t], lows[t]));
+  static float choose_scales(const Choose& choose, const float* highs, const float* lows,
+                             std::uint32_t* scales, float* factors) {
+    alignas(64) float sixteenfold[kTiles];
+    F most = V::set(0);
+    for (std::size_t t = 0; t < kTiles; t += W) {
+      const F of = V::max(V::max(V::load(highs + t), V::load(lows + t)), V::set(0));
+      V::store(sixteenfold + t, V::mul(of, V::set(16)));
+      most = V::max(most, of);
     }
-    return most;
+    for (std::size_t t = 0; t < kTiles; ++t) {
+      const Scale scale = choose(sixteenfold[t], lows[t] > highs[t]);
+      scales[t] = scale.byte;
+      factors[t] = scale.factor;
+    }
+    return fold_lanes(most, V::max) * 16.0f;
   }
 
   // Centres, scales and turns tiles; of each, the largest value and the largest of the negatives, lane by lane.
@@ -218,19 +228,30 @@ struct Simd {
         for (std::size_t i = 0; i < count; ++i) {
           F v[N];
           read_bytes(rows[i].codes + b * kBlock, v);
-          finish<T>(codec, b * kBlock, v, byte_step(rows[i].scales[b]), rows[i]);
+          finish<T>(codec, b * kBlock, v, codec.step[rows[i].scales[b]], rows[i]);
         }
     } else {
       const typename V::LevelTable table(codec.levels);
-      for (std::size_t b = 0; b < whole; ++b)
-        for (std::size_t i = 0; i < count; ++i) {
-          F v[N];
-          V::read_levels(table, rows[i].codes + b * kBlock / 2, v);
-          finish<T>(codec, b * kBlock, v, level_step(rows[i].scales[b]), rows[i]);
-        }
+      for (std::size_t b = 0; b < whole; ++b) {
+        std::size_t i = 0;
+        for (; i + kReadAtOnce <= count; i += kReadAtOnce) read_rows<kReadAtOnce, T>(codec, table, b, rows + i);
+        for (; i < count; ++i) read_rows<1, T>(codec, table, b, rows + i);
+      }
     }
     for (std::size_t i = 0; whole < codec.blocks.size() && i < count; ++i)
       decode_from(codec, whole, rows[i], sizeof(T) == 2);
+  }
+
+  // A block of some rows.
+  template <int ROWS, class T>
+  static void read_rows(const Rotated& codec, const typename V::LevelTable& table, std::size_t block,
+                        const RecordRow* rows) {
+    const std::uint8_t* planes[ROWS];
+    F v[ROWS * N];
+    for (int i = 0; i < ROWS; ++i) planes[i] = rows[i].codes + block * kBlock / 2;
+    V::template read_levels<ROWS>(table, planes, v);
+    for (int i = 0; i < ROWS; ++i)
+      finish<T>(codec, block * kBlock, v + i * N, codec.step[rows[i].scales[block]], rows[i]);
   }
 
   // Undoes step, scale, mean and RMS of one block.
