@@ -7,8 +7,8 @@ namespace {
 
 constexpr unsigned kBlockwiseWarps = 16;
 
-// What the code of a whole number k, -128 to 127, adds to a block's planes: bit 3 - i of it in byte i. Copies, so
-// that threads don't meet in a bank.
+// What the code of a whole number k, -128 to 127, adds to a block's planes: bit 3 - i of it in byte i.
+// Copies, so that threads don't meet in a bank.
 constexpr unsigned kCodeCopies = 16, kCodeBytes = 256 * kCodeCopies * 4;
 
 __device__ __forceinline__ unsigned spread_code(
@@ -46,7 +46,7 @@ __device__ __forceinline__ float highest64(const float* v, float sign) {
 // A block's scale byte and codes (on 16 bytes); false where the scale cannot hold it.
 __device__ __forceinline__ bool encode_levels64(const unsigned char* image, const float* v, unsigned lane,
                                                 unsigned char* scale_byte, uint4* codes) {
-  const float high = highest64(v, 1), low = highest64(v, -1), sixteenfold = fmaxf(high, low) * 16.0f;
+  const float high = highest64(v, 1), low = highest64(v, -1), sixteenfold = fabsf(fmaxf(high, low)) * 16.0f;
   const unsigned scale = e4m3_nearest(sixteenfold);
   const float back = inverse(e4m3_step(scale)) * (low > high ? -128.0f : 128.0f);
   *scale_byte = static_cast<unsigned char>(scale | (low > high ? kNegative : 0));
@@ -73,7 +73,7 @@ __device__ __forceinline__ bool encode_levels64(const unsigned char* image, cons
 }
 
 __device__ __forceinline__ bool encode_bytes64(const float* v, unsigned char* scale_byte, uint4* codes) {
-  const float sixteenfold = fmaxf(highest64(v, 1), highest64(v, -1)) * 16.0f;
+  const float sixteenfold = fabsf(fmaxf(highest64(v, 1), highest64(v, -1))) * 16.0f;
   unsigned scale = e4m3_nearest(sixteenfold);
   scale += e4m3_step(scale) * 16.0f < sixteenfold && scale < 126;
   const float back = inverse(e4m3_step(scale)) * 127.0f;
@@ -161,9 +161,8 @@ __device__ inline bool encode_short(const RotatedView& view, const DeviceBlock& 
   }
   v = hadamard(v, block.size, at);
   if (!has_low(block, at)) v.low = 0;
-  return view.quantizer == DeviceQuantizer::bytes
-             ? encode_bytes(block, v, at, record)
-             : encode_levels(view.midpoints, block, v, at, record);
+  return view.quantizer == DeviceQuantizer::bytes ? encode_bytes(block, v, at, record)
+                                                  : encode_levels(view.midpoints, block, v, at, record);
 }
 
 template <DeviceQuantizer kQuantizer, class T>

@@ -259,11 +259,11 @@ void bind_rotated(pybind11::module_& module) {
   namespace py = pybind11;
   using hyperlane::RotatedCodec;
   py::class_<RotatedCodec>(module, "RotatedCodec", "h4 (0) or h8 (2) with one boundary's tables made ready.")
-      .def(py::init<int, py::bytes, float, hyperlane::FloatArray, hyperlane::FloatArray,
-                    hyperlane::FloatArray, std::vector<std::array<std::size_t, 3>>, std::vector<int>, std::string>(),
-           py::kw_only(), py::arg("quantizer"), py::arg("id"), py::arg("limit"), py::arg("mean"),
-           py::arg("forward"), py::arg("backward"), py::arg("blocks"), py::arg("levels"),
-           py::arg("isa") = "")
+      .def(
+          py::init<int, py::bytes, float, hyperlane::FloatArray, hyperlane::FloatArray, hyperlane::FloatArray,
+                   std::vector<std::array<std::size_t, 3>>, std::vector<int>, std::string>(),
+          py::kw_only(), py::arg("quantizer"), py::arg("id"), py::arg("limit"), py::arg("mean"),
+          py::arg("forward"), py::arg("backward"), py::arg("blocks"), py::arg("levels"), py::arg("isa") = "")
       .def("encode", &RotatedCodec::encode, py::arg("rows"), py::arg("positions"), py::arg("out"),
            "Writes the payload to `out` (uint8) and returns its bytes.")
       .def_property_readonly("row_bytes", &RotatedCodec::row_bytes, "Of a coded row.")

@@ -13,8 +13,8 @@ namespace hyperlane {
 
 constexpr std::size_t kBlock = 64;
 enum class Quantizer { levels = 0, bytes = 2 };  // h4, h8
-constexpr std::size_t kTogether = 8;          // rows, at most, that a kernel takes at once
-constexpr std::uint8_t kNegative = 128;       // in a scale byte of h4
+constexpr std::size_t kTogether = 8;             // rows, at most, that a kernel takes at once
+constexpr std::uint8_t kNegative = 128;          // in a scale byte of h4
 
 // The 16 levels of h4, whole numbers of 128ths, and which is nearest to another such number k.
 struct Levels {

@@ -104,9 +104,9 @@ struct Avx512 {
   // between them; a stage takes what a bit of the lane's number tells apart to a register each, so that sums
   // are one operation.
   //
-  // With a value's number as bits 5 to 0, dwords of a register as L3 to L0, words of one as b and bytes of one
-  // as p, bytes start as L3 L2 L1 L0 b p = 3 5 0 2 4 1. Sums of bytes make p the register. The stages over L1,
-  // L0, L3 and L2 move bits to register 5, L3 L2 L1 L0 = 3 2 1 0. Sums of words are last.
+  // With a value's number as bits 5 to 0, dwords of a register as L3 to L0, words of one as b and bytes of
+  // one as p, bytes start as L3 L2 L1 L0 b p = 3 5 0 2 4 1. Sums of bytes make p the register. The stages
+  // over L1, L0, L3 and L2 move bits to register 5, L3 L2 L1 L0 = 3 2 1 0. Sums of words are last.
   template <int COUNT>
   static void read_levels(const LevelTable& table, const std::uint8_t* const* planes, F* v) {
     const I ones = _mm512_set1_epi8(1), both = _mm512_set1_epi16(1);
@@ -158,8 +158,8 @@ struct Avx512 {
     }
     return _mm512_or_si512(_mm512_or_si512(part[0], part[1]), _mm512_or_si512(part[2], part[3]));
   }
-  // From values in their order: first the dwords (bits 5 to 2 of a value's number) to L3 L2 = 3 5, the others 4
-  // and 2, then the bytes within 16.
+  // From values in their order: first the dwords (bits 5 to 2 of a value's number) to L3 L2 = 3 5, the others
+  // 4 and 2, then the bytes within 16.
   static I lanes() { return _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15); }
   static I places() {
     return _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 8, 10, 4, 6, 12, 14, 1, 3, 9, 11, 5, 7, 13, 15));

@@ -17,7 +17,8 @@ struct Scale {
   float factor;
 };
 
-// Of a block whose largest magnitude, times 16, is `sixteenfold` (never -0) and that of a negative value or not.
+// Of a block whose largest magnitude, times 16, is `sixteenfold` (never -0) and that of a negative value or
+// not.
 inline Scale level_scale(float sixteenfold, bool is_negative) {
   const std::uint32_t code = e4m3_nearest(sixteenfold), negative = is_negative;
   const float factor = e4m3_inverse(code) * 128.0f;

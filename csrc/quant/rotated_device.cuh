@@ -13,12 +13,6 @@ struct Pair {
   float low, high;
 };
 
-__device__ float halving_sum(Pair v) {
-  float sum = v.low + v.high;
-  for (int half = 16; half; half /= 2) sum += __shfl_xor_sync(kAllLanes, sum, half);
-  return sum;
-}
-
 // Of the first `size` values; the others stay as they are.
 __device__ Pair hadamard(Pair v, unsigned size, int lane) {
   if (size == 64) v = {v.low + v.high, v.low - v.high};
@@ -92,7 +86,7 @@ __device__ void write_planes(const DeviceBlock& block, unsigned low, unsigned hi
 // has them.
 __device__ bool encode_levels(const float* midpoints, const DeviceBlock& block, Pair v, int lane,
                               unsigned char* row) {
-  const float high = highest(v), low = lowest(v), sixteenfold = fmaxf(high, low) * 16.0f;
+  const float high = highest(v), low = lowest(v), sixteenfold = fabsf(fmaxf(high, low)) * 16.0f;
   const unsigned scale = e4m3_nearest(sixteenfold);
   const float back = inverse(e4m3_step(scale)) * (low > high ? -128.0f : 128.0f);
   const auto code = [&](float value) {
@@ -108,7 +102,7 @@ __device__ unsigned char byte_code(float steps) {
 }
 
 __device__ bool encode_bytes(const DeviceBlock& block, Pair v, int lane, unsigned char* row) {
-  const float sixteenfold = fmaxf(highest(v), lowest(v)) * 16.0f;
+  const float sixteenfold = fabsf(fmaxf(highest(v), lowest(v))) * 16.0f;  // never -0
   unsigned scale = e4m3_nearest(sixteenfold);
   scale += e4m3_step(scale) * 16.0f < sixteenfold && scale < 126;
   const float back = inverse(e4m3_step(scale)) * 127.0f;

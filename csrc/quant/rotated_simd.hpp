@@ -13,7 +13,7 @@ struct Simd {
   static constexpr int N = static_cast<int>(kBlock) / W;  // registers a block
   static constexpr int kAtOnce = W == 16 ? 2 : 1;         // blocks whose transforms run side by side
   static constexpr int kReadAtOnce = W == 16 ? 4 : 1;     // blocks that are read side by side
-  static constexpr std::size_t kTiles = 16;               // blocks of some rows whose scales are found at once
+  static constexpr std::size_t kTiles = 16;  // blocks of some rows whose scales are found at once
 
   // Stage by stage for BLOCKS blocks at once, as the chain of one leaves the units idle.
   template <int BLOCKS, int H>
@@ -139,9 +139,10 @@ struct Simd {
     alignas(64) std::uint32_t scales[kTiles];
     alignas(64) float factors[kTiles];
     const bool bytes = codec.quantizer == Quantizer::bytes;
-    const float most =
-        bytes ? choose_scales([](float of, bool sign) { return byte_scale(of, sign); }, highs, lows, scales, factors)
-              : choose_scales([](float of, bool sign) { return level_scale(of, sign); }, highs, lows, scales, factors);
+    const float most = bytes ? choose_scales([](float of, bool sign) { return byte_scale(of, sign); }, highs,
+                                             lows, scales, factors)
+                             : choose_scales([](float of, bool sign) { return level_scale(of, sign); }, highs,
+                                             lows, scales, factors);
     t = 0;
     for (std::size_t b = first; b < stop; ++b)
       for (std::size_t i = 0; i < count; ++i, ++t) {
@@ -175,7 +176,8 @@ struct Simd {
     return fold_lanes(most, V::max) * 16.0f;
   }
 
-  // Centres, scales and turns tiles; of each, the largest value and the largest of the negatives, lane by lane.
+  // Centres, scales and turns tiles; of each, the largest value and the largest of the negatives, lane by
+  // lane.
   template <int TILES, class T>
   static void rotate(const Rotated& codec, const Tile<T>* tiles, float* values, F* highs, F* lows) {
     F v[TILES * N];
@@ -234,7 +236,8 @@ struct Simd {
       const typename V::LevelTable table(codec.levels);
       for (std::size_t b = 0; b < whole; ++b) {
         std::size_t i = 0;
-        for (; i + kReadAtOnce <= count; i += kReadAtOnce) read_rows<kReadAtOnce, T>(codec, table, b, rows + i);
+        for (; i + kReadAtOnce <= count; i += kReadAtOnce)
+          read_rows<kReadAtOnce, T>(codec, table, b, rows + i);
         for (; i < count; ++i) read_rows<1, T>(codec, table, b, rows + i);
       }
     }
