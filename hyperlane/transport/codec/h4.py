@@ -2,7 +2,7 @@
 
 The scale is the block's value of largest magnitude, with its sign, so that the largest value always lies at the
 upper end and the levels can be denser below it. They are multiples of a 128th, of least squared error for normally
-distributed values (docs/decisions/0017-h4-has-levels-of-its-own.md). There is nothing to search: a value is rounded to
+distributed values (docs/decisions/0018-h4-has-levels-of-its-own.md). There is nothing to search: a value is rounded to
 128ths, and takes the level nearest to that.
 """
 
