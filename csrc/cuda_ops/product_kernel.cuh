@@ -1,35 +1,25 @@
 // Few rows by a weight [K, N]: the weight is read once, at the memory's speed, and tensor cores take it as it lies.
 //
 // A block of 8 warps makes `kColumns` columns of all rows: out^T = W^T x^T, so that the weight's columns are the
-// long side of the fragments. Tiles of 64 of K and their part of x go through a ring in shared memory; four groups
-// of warps take 16 of the 64 each, and their sums are put together at the end, as are those of the blocks of a
-// cluster, which share out K between them. The first tiles are fetched before the kernels before have ended.
+// long side of the fragments. One more warp keeps a ring of tiles of 64 of K filled, and has what comes next brought
+// to the cache: its own tiles, then those of the next product. Four groups of warps take 16 of the 64 each; their
+// sums are put together at the end, as are those of the blocks of a cluster, which share out K between them.
 #pragma once
 #include <cooperative_groups.h>
 
-#include "cuda_ops/device.cuh"
+#include "cuda_ops/device_async.cuh"
+#include "cuda_ops/product.hpp"
 
 namespace hyperlane::cuda_ops {
 
-struct Product {
-  const half* x;         // [M, K]
-  const half* weight;    // [K, N]
-  const half* up;        // [K, N], where out is silu(x weight) * (x up)
-  const half* norm;      // [K] or null: x is RMS-normed first, by these weights
-  const half* residual;  // [M, N] or null: added
-  half* out;             // [M, N]
-  int M, K, N;
-  float epsilon;
-};
-
-constexpr int kProductThreads = 256;
-constexpr int kDepth = 64;  // of K in a tile
-constexpr int kSlices = 4;  // groups of warps along a tile's depth
-constexpr int kPassTiles = 4;  // row tiles whose sums fit the ring at once
+constexpr int kWorkers = 256;               // threads that multiply
+constexpr int kProductThreads = kWorkers + 32;  // and a warp that fetches
+constexpr int kSlices = 4;                  // groups of warps along a tile's depth
+constexpr int kPassTiles = 4;               // row tiles whose sums fit the ring at once
 
 template <int kRowTiles, int kColumns>
-__host__ __device__ constexpr int stage_bytes() {
-  return kDepth * kColumns * 2 + (8 * kRowTiles + 1) * kDepth * 2;  // the weight, x, and the norm's weights
+__host__ __device__ constexpr int stage_bytes() {  // the weight, x, and the norm's weights; whole KiB
+  return kDepth * kColumns * 2 + (kRowTiles + 1) * 1024;
 }
 template <int kRowTiles, int kColumns>
 __host__ __device__ constexpr int sum_bytes() {
@@ -37,12 +27,11 @@ __host__ __device__ constexpr int sum_bytes() {
 }
 template <int kRowTiles, int kColumns, int kStages>
 __host__ __device__ constexpr int product_bytes() {
-  return kStages * stage_bytes<kRowTiles, kColumns>() > sum_bytes<kRowTiles, kColumns>()
-             ? kStages * stage_bytes<kRowTiles, kColumns>()
-             : sum_bytes<kRowTiles, kColumns>();
+  constexpr int ring = kStages * stage_bytes<kRowTiles, kColumns>(), sums = sum_bytes<kRowTiles, kColumns>();
+  return (ring > sums ? ring : sums) + 1024;  // boxes stand at whole KiB
 }
 
-// 1 / sqrt(mean(x^2) + epsilon) of up to 8 rows, by all warps of a block.
+// 1 / sqrt(mean(x^2) + epsilon) of up to 8 rows, by all workers of a block.
 __device__ inline void norm_scales(const Product& p, float* scales /* [8], shared */, float* parts /* [8] */) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int rows = p.M <= 1 ? 1 : p.M <= 2 ? 2 : p.M <= 4 ? 4 : 8, shares = 8 / rows;
@@ -64,126 +53,156 @@ __device__ inline void norm_scales(const Product& p, float* scales /* [8], share
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
   if (lane == 0) parts[warp] = sum;
-  __syncthreads();
+  asm volatile("bar.sync 1, %0;" ::"n"(kWorkers) : "memory");
   if (threadIdx.x < 8) {
     float whole = 0;
-    for (int i = threadIdx.x; i < 8; i += rows) whole += parts[i];
+    for (int i = threadIdx.x % rows; i < 8; i += rows) whole += parts[i];
     scales[threadIdx.x] =
         static_cast<int>(threadIdx.x) < p.M ? rsqrtf(whole / static_cast<float>(p.K) + p.epsilon) : 0.f;
   }
-  __syncthreads();
+  asm volatile("bar.sync 1, %0;" ::"n"(kWorkers) : "memory");
+}
+
+// Boxes of the next product, in the order in which it takes them; block `block` of `blocks` takes its share.
+__device__ inline bool cache_next(const Next& next, const CUtensorMap* map, const CUtensorMap* up, int i) {
+  const int box = static_cast<int>(blockIdx.x) + i * static_cast<int>(gridDim.x);
+  const int across = (next.N + kBox - 1) / kBox, maps = next.gated ? 2 : 1;
+  if (box >= across * maps * next.shares * next.ahead) return false;
+  const int column = box % across, rest = box / across;
+  const int which = rest % maps, share = rest / maps % next.shares, depth = rest / maps / next.shares;
+  const int depths = (next.K + kDepth - 1) / kDepth;
+  const int tile = depths * share / next.shares + depth;
+  cache_box(which ? up : map, column * kBox, tile * kDepth);
+  return true;
 }
 
 template <int kRowTiles, int kColumns, int kStages, bool kGated, bool kNorm>
-__global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1) product(const Product p) {
+__global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1)
+    product(const Product p, const __grid_constant__ Maps maps) {
   static_assert(!kNorm || kRowTiles == 1, "rows are normed here where there are few");
-  constexpr int kChunks = kColumns / 8;          // 16 bytes each, in a row of the weight's tile
-  constexpr int kRowsAtOnce = kProductThreads / kChunks;
-  constexpr int kTiles = kColumns / 2 / 16;      // of 16 columns, a warp
+  static_assert(!kGated || kColumns == 2 * kBox, "a box of each weight");
+  constexpr int kBoxes = kColumns / kBox;
+  constexpr int kTiles = kColumns / 2 / 16;  // of 16 columns, a warp
   constexpr int kStage = stage_bytes<kRowTiles, kColumns>();
   constexpr int kOwn = kGated ? kColumns / 2 : kColumns;  // columns of the output
-  extern __shared__ __align__(128) unsigned char ring[];
+  constexpr int kWeightBytes = kDepth * kColumns * 2, kRowBytes = kRowTiles * 1024, kNormBytes = kDepth * 2;
+  extern __shared__ unsigned char unaligned[];
   __shared__ float scales[8], parts[8];
+  __shared__ __align__(8) unsigned long long full_barriers[kStages], free_barriers[kStages];
   namespace cg = cooperative_groups;
   cg::cluster_group cluster = cg::this_cluster();
   const int shares = static_cast<int>(cluster.num_blocks()), share = static_cast<int>(cluster.block_rank());
-  const int tile = static_cast<int>(blockIdx.x) / shares;
-  const int column0 = tile * kOwn;
+  const int column0 = static_cast<int>(blockIdx.x) / shares * kOwn;
   const int depths = (p.K + kDepth - 1) / kDepth;
   const int first = depths * share / shares, count = depths * (share + 1) / shares - first;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
+  unsigned char* ring = unaligned + (-shared_address(unaligned) & 1023u);
   const uint32_t base = shared_address(ring);
+  const uint32_t full = shared_address(full_barriers), free = shared_address(free_barriers);
 
-  // --- fetching ---
-  const int chunk = thread % kChunks, row0 = thread / kChunks;
-  const bool second = kGated && chunk >= kChunks / 2;
-  const int column = column0 + (second ? chunk - kChunks / 2 : chunk) * 8;
-  const half* weight = (second ? p.up : p.weight) + column;
-  const bool inside = column < p.N;
-  const auto fetch_weight = [&](int i) {
-    const uint32_t stage = base + (i % kStages) * kStage;
-#pragma unroll
-    for (int r = row0; r < kDepth; r += kRowsAtOnce) {
-      const int k = (first + i) * kDepth + r;
-      const bool there = inside && k < p.K;
-      copy16(stage + r * kColumns * 2 + ((chunk ^ (r & 7)) * 16), there ? weight + static_cast<size_t>(k) * p.N : p.weight,
-             there);
+  if (thread == 0) {
+    for (int i = 0; i < kStages; ++i) {
+      barrier_init(full + 8 * i, 1);
+      barrier_init(free + 8 * i, kWorkers / 32);
     }
-  };
-  const auto fetch_rows = [&](int i) {
-    const uint32_t stage = base + (i % kStages) * kStage + kDepth * kColumns * 2;
-#pragma unroll
-    for (int c = thread; c < 8 * kRowTiles * 8; c += kProductThreads) {
-      const int row = c / 8, k = (first + i) * kDepth + c % 8 * 8;
-      const bool there = row < p.M && k < p.K;
-      copy16(stage + row * kDepth * 2 + ((c % 8 ^ (row & 7)) * 16),
-             there ? p.x + static_cast<size_t>(row) * p.K + k : p.x, there);
-    }
-    if (kNorm && thread >= 128 && thread < 136) {
-      const int k = (first + i) * kDepth + (thread - 128) * 8;
-      copy16(stage + 8 * kRowTiles * kDepth * 2 + (thread - 128) * 16, k < p.K ? p.norm + k : p.norm, k < p.K);
-    }
-  };
-
-  let_next_start();
-#pragma unroll
-  for (int i = 0; i < kStages - 1; ++i)
-    if (i < count) fetch_weight(i);
-  await_previous();
-#pragma unroll
-  for (int i = 0; i < kStages - 1; ++i) {
-    if (i < count) fetch_rows(i);
-    close_copies();
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
-  if (kNorm) norm_scales(p, scales, parts);
-  const float scale = kNorm ? scales[lane / 4] : 1.f;
+  __syncthreads();
+  let_next_start();
 
-  // --- products ---
-  const int slice = warp % kSlices, side = warp / kSlices;
   float sums[kTiles][kRowTiles][4] = {};
-  const int matrix = lane / 8, within = lane % 8;
-  for (int i = 0; i < count; ++i) {
-    wait_copies<kStages - 2>();
-    __syncthreads();
-    if (i + kStages - 1 < count) {
-      fetch_weight(i + kStages - 1);
-      fetch_rows(i + kStages - 1);
-    }
-    close_copies();
-    const uint32_t stage = base + (i % kStages) * kStage, rows = stage + kDepth * kColumns * 2;
-    uint32_t b[kRowTiles][2];
-    if constexpr (kRowTiles == 1) {
-      const int k = slice * 2 + (matrix & 1);
-      load_matrices(b[0], rows + within * kDepth * 2 + ((k ^ within) * 16));
-      if constexpr (kNorm) {
-        const half2* norm = reinterpret_cast<const half2*>(ring + (i % kStages) * kStage + kDepth * kColumns * 2 +
-                                                           8 * kRowTiles * kDepth * 2);
+  if (warp == kWorkers / 32) {
+    if (lane == 0) {
+      const auto fetch_weight = [&](int i) {
+        const int s = i % kStages, k = (first + i) * kDepth;
+        barrier_expect(full + 8 * s, kWeightBytes + kRowBytes + (kNorm ? kNormBytes : 0));
 #pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          const float2 weights = __half22float2(norm[slice * 8 + j * 4 + lane % 4]);
-          const float2 value = __half22float2(pair_of(b[0][j]));
-          b[0][j] = bits(__floats2half2_rn(value.x * scale * weights.x, value.y * scale * weights.y));
+        for (int b = 0; b < kBoxes; ++b)
+          copy_box(base + s * kStage + b * kDepth * kBox * 2, kGated && b ? &maps.up : &maps.weight,
+                   column0 + (kGated ? 0 : b * kBox), k, full + 8 * s);
+      };
+      const auto fetch_rows = [&](int i) {
+        const int s = i % kStages, k = (first + i) * kDepth;
+        copy_box(base + s * kStage + kWeightBytes, &maps.x, k, 0, full + 8 * s);
+        if (kNorm) copy_bytes(base + s * kStage + kWeightBytes + kRowBytes, p.norm + k, kNormBytes, full + 8 * s);
+      };
+      const auto cache_weight = [&](int i) {
+#pragma unroll
+        for (int b = 0; b < kBoxes; ++b)
+          cache_box(kGated && b ? &maps.up : &maps.weight, column0 + (kGated ? 0 : b * kBox), (first + i) * kDepth);
+      };
+      for (int i = 0; i < kStages && i < count; ++i) fetch_weight(i);
+      for (int i = kStages; i < kStages + p.ahead && i < count; ++i) cache_weight(i);
+      await_previous();
+      for (int i = 0; i < kStages && i < count; ++i) fetch_rows(i);
+      int done = 0;
+      const int each = p.ahead > 0 ? (p.next.boxes + static_cast<int>(gridDim.x) * p.ahead - 1) /
+                                         (static_cast<int>(gridDim.x) * p.ahead)
+                                   : 0;
+      for (int i = kStages; i < count; ++i) {
+        barrier_wait(free + 8 * (i % kStages), (i / kStages - 1) & 1);
+        fetch_weight(i);
+        fetch_rows(i);
+        if (i + p.ahead < count) {
+          if (p.ahead > 0) cache_weight(i + p.ahead);
+        } else {
+          for (int j = 0; j < each; ++j) done += cache_next(p.next, &maps.next, &maps.next_up, done);
         }
       }
-    } else {
-#pragma unroll
-      for (int t = 0; t < kRowTiles; t += 2) {
-        const int row = (t + matrix / 2) * 8 + within, k = slice * 2 + (matrix & 1);
-        uint32_t four[4];
-        load_matrices(four, rows + row * kDepth * 2 + ((k ^ within) * 16));
-        b[t][0] = four[0], b[t][1] = four[1], b[t + 1][0] = four[2], b[t + 1][1] = four[3];
-      }
+      if (p.next.boxes > 0)
+        while (cache_next(p.next, &maps.next, &maps.next_up, done)) ++done;
     }
+    __syncwarp();
+  } else {
+    const int slice = warp % kSlices, side = warp / kSlices;
+    const int matrix = lane / 8, within = lane % 8;
+    float scale = 1;
+    if (kNorm) {
+      await_previous();
+      norm_scales(p, scales, parts);
+      scale = scales[lane / 4];
+    }
+    for (int i = 0; i < count; ++i) {
+      const int s = i % kStages;
+      barrier_wait(full + 8 * s, i / kStages & 1);
+      const uint32_t stage = base + s * kStage, rows = stage + kWeightBytes;
+      uint32_t b[kRowTiles][2];
+      if constexpr (kRowTiles == 1) {
+        const int k = slice * 2 + (matrix & 1);
+        load_matrices(b[0], rows + within * kDepth * 2 + ((k ^ within) * 16));
+        if constexpr (kNorm) {
+          const half2* norm = reinterpret_cast<const half2*>(ring + s * kStage + kWeightBytes + kRowBytes);
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n) {
-      const int k = slice * 16 + (matrix / 2) * 8 + within, c = side * (kChunks / 2) + n * 2 + (matrix & 1);
-      uint32_t a[4];
-      load_transposed(a, stage + k * kColumns * 2 + ((c ^ within) * 16));
+          for (int j = 0; j < 2; ++j) {
+            const float2 weights = __half22float2(norm[slice * 8 + j * 4 + lane % 4]);
+            const float2 value = __half22float2(pair_of(b[0][j]));
+            b[0][j] = bits(__floats2half2_rn(value.x * scale * weights.x, value.y * scale * weights.y));
+          }
+        }
+      } else {
 #pragma unroll
-      for (int t = 0; t < kRowTiles; ++t) multiply(sums[n][t], a, b[t][0], b[t][1]);
+        for (int t = 0; t < kRowTiles; t += 2) {
+          const int row = (t + matrix / 2) * 8 + within, k = slice * 2 + (matrix & 1);
+          uint32_t four[4];
+          load_matrices(four, rows + row * kDepth * 2 + ((k ^ within) * 16));
+          b[t][0] = four[0], b[t][1] = four[1], b[t + 1][0] = four[2], b[t + 1][1] = four[3];
+        }
+      }
+      const int k = slice * 16 + (matrix / 2) * 8 + within;
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n) {
+        const int c = side * (kColumns / 16) + n * 2 + (matrix & 1);  // 16 bytes of a row, over all boxes
+        uint32_t a[4];
+        load_transposed(a, stage + c / 8 * (kDepth * kBox * 2) + k * kBox * 2 + ((c % 8 ^ within) * 16));
+#pragma unroll
+        for (int t = 0; t < kRowTiles; ++t) multiply(sums[n][t], a, b[t][0], b[t][1]);
+      }
+      __syncwarp();
+      if (lane == 0) barrier_arrive(free + 8 * s);
     }
   }
-  wait_copies<0>();
+  await_previous();  // whoever reads the residual, and writes
 
   // --- sums of all slices, of all blocks of the cluster ---
   constexpr int kPitch = kColumns + 4;
@@ -193,16 +212,19 @@ __global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1) produ
   for (int pass = 0; pass < kRowTiles; pass += kPass) {
     __syncthreads();
     if (pass > 0) cluster.sync();
+    if (warp < kWorkers / 32) {
+      const int slice = warp % kSlices, side = warp / kSlices;
 #pragma unroll
-    for (int n = 0; n < kTiles; ++n)
+      for (int n = 0; n < kTiles; ++n)
 #pragma unroll
-      for (int t = 0; t < kPass; ++t)
+        for (int t = 0; t < kPass; ++t)
 #pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const int row = t * 8 + lane % 4 * 2 + (e & 1);
-          const int at = side * (kColumns / 2) + n * 16 + lane / 4 + (e / 2) * 8;
-          held[(slice * 8 * kPass + row) * kPitch + at] = sums[n][pass + t][e];
-        }
+          for (int e = 0; e < 4; ++e) {
+            const int row = t * 8 + lane % 4 * 2 + (e & 1);
+            const int at = side * (kColumns / 2) + n * 16 + lane / 4 + (e / 2) * 8;
+            held[(slice * 8 * kPass + row) * kPitch + at] = sums[n][pass + t][e];
+          }
+    }
     if (shares > 1)
       cluster.sync();
     else
@@ -241,13 +263,13 @@ __global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1) produ
 }
 
 template <int kRowTiles, int kColumns, int kStages, bool kGated, bool kNorm>
-cudaError_t run_product(const Product& p, int shares, cudaStream_t stream) {
+cudaError_t run_product(const Product& p, const Maps& maps, int shares, cudaStream_t stream) {
   constexpr int kOwn = kGated ? kColumns / 2 : kColumns;
   const unsigned tiles = static_cast<unsigned>((p.N + kOwn - 1) / kOwn);
   return launch(product<kRowTiles, kColumns, kStages, kGated, kNorm>,
                 {dim3(tiles * shares), kProductThreads, product_bytes<kRowTiles, kColumns, kStages>(),
                  static_cast<unsigned>(shares), stream},
-                p);
+                p, maps);
 }
 
 }  // namespace hyperlane::cuda_ops
