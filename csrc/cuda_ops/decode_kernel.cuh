@@ -8,41 +8,11 @@
 #include <cooperative_groups.h>
 
 #include "cuda_ops/attention.hpp"
-#include "cuda_ops/device.cuh"
+#include "cuda_ops/vectors.cuh"
 
 namespace hyperlane::cuda_ops {
 
 constexpr int kDecodeThreads = 128;
-
-__device__ inline void widen(const uint4& word, float (&values)[8]) {
-  const uint32_t four[4] = {word.x, word.y, word.z, word.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 two = __half22float2(pair_of(four[i]));
-    values[2 * i] = two.x, values[2 * i + 1] = two.y;
-  }
-}
-__device__ inline uint4 narrow(const float (&values)[8]) {
-  uint4 word;
-  word.x = bits(__floats2half2_rn(values[0], values[1]));
-  word.y = bits(__floats2half2_rn(values[2], values[3]));
-  word.z = bits(__floats2half2_rn(values[4], values[5]));
-  word.w = bits(__floats2half2_rn(values[6], values[7]));
-  return word;
-}
-
-// 8 elements from `at` on of a head, turned: pairs are half a head apart.
-template <int kHead>
-__device__ inline void turned(const half* head, const half* cos, const half* sin, int at, float (&values)[8]) {
-  float own[8], other[8], c[8], s[8];
-  const bool low = at < kHead / 2;
-  widen(*reinterpret_cast<const uint4*>(head + at), own);
-  widen(*reinterpret_cast<const uint4*>(head + (at ^ (kHead / 2))), other);
-  widen(*reinterpret_cast<const uint4*>(cos + (at & (kHead / 2 - 1))), c);
-  widen(*reinterpret_cast<const uint4*>(sin + (at & (kHead / 2 - 1))), s);
-#pragma unroll
-  for (int i = 0; i < 8; ++i) values[i] = own[i] * c[i] + (low ? -other[i] : other[i]) * s[i];
-}
 
 template <int kGroup>
 struct Softmax {  // of some positions, 8 elements of the head

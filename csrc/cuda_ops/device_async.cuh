@@ -1,4 +1,4 @@
-// The copy engine: tiles of a matrix to shared memory, or only as far as the cache, and the barriers that count them.
+// The copy engine: tiles of a matrix to shared memory, and the barriers that count them.
 #pragma once
 #include <cuda.h>
 
@@ -31,10 +31,6 @@ __device__ inline void copy_box(uint32_t target, const CUtensorMap* map, int col
           "r"(target),
       "l"(map), "r"(column), "r"(row), "r"(barrier)
       : "memory");
-}
-__device__ inline void cache_box(const CUtensorMap* map, int column, int row) {
-  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%0, {%1, %2}];" ::"l"(map), "r"(column), "r"(row)
-               : "memory");
 }
 __device__ inline void copy_bytes(uint32_t target, const void* source, unsigned bytes, uint32_t barrier) {
   asm volatile(

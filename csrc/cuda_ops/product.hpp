@@ -1,4 +1,4 @@
-// Few rows by FP16 weights [K, N], with what stands around it in a layer: norm before, gate or residual behind.
+// Few rows by FP16 weights, with what stands around it in a layer: norm before, gate or residual behind.
 #pragma once
 #include <cuda.h>
 #include <cuda_fp16.h>
@@ -11,28 +11,38 @@ namespace hyperlane::cuda_ops {
 constexpr int kDepth = 64;  // of K in a tile
 constexpr int kBox = 64;    // columns that the copy engine takes at once
 
-// The product that follows: its first tiles are brought to the cache while this one ends.
-struct Next {
-  int K, N, gated, shares;
-  int ahead;  // tiles of each block
-  int boxes;  // in all; 0 where nothing follows
-};
+constexpr int kPanel = 128;  // columns of the weight that stand side by side
 
+// A weight stands in panels [panels, K, 128], so that what a block reads lies in one piece. A panel has 128 columns;
+// where the output is gated, 64 of the gate and the same 64 of what it gates.
 struct Product {
   const half* x;         // [M, K]
-  const half* weight;    // [K, N]
-  const half* up;        // [K, N], where out is silu(x weight) * (x up)
+  const half* weight;    // [panels, K, 128]
   const half* norm;      // [K] or null: x is RMS-normed first, by these weights
   const half* residual;  // [M, N] or null: added
   half* out;             // [M, N]
   int M, K, N;
   float epsilon;
-  int ahead;  // tiles of its own that are brought to the cache before the ring has room for them
-  Next next;
 };
 
+// Up to so many rows go by the kernels for few; more by cuBLAS.
+constexpr int kFewRows = 64;
+
+// Whether a weight of these sizes can be taken: whole tiles of K, whole panels.
+inline bool product_fits(long long K, long long panels) { return K > 0 && K % kDepth == 0 && panels > 0; }
+
+// How many halves of scratch memory a product takes: normed rows, and both sides of a gate where cuBLAS makes them.
+inline std::size_t scratch_halves(const Product& product, bool gated) {
+  const std::size_t rows = static_cast<std::size_t>(product.M);
+  const std::size_t normed = product.norm != nullptr && product.M > 8 ? rows * product.K : 0;
+  return normed + (gated && product.M > kFewRows ? 2 * rows * product.N : 0);
+}
+
+// Queue it.
+void multiply_rows(const Product& product, bool gated, half* scratch, cudaStream_t stream);
+
 struct Maps {  // of the matrices, for the copy engine
-  CUtensorMap weight, up, x, next, next_up;
+  CUtensorMap weight, x;
 };
 
 }  // namespace hyperlane::cuda_ops

@@ -1,9 +1,9 @@
-// Few rows by a weight [K, N]: the weight is read once, at the memory's speed, and tensor cores take it as it lies.
+// Few rows by a weight: the weight is read once, at the memory's speed, and tensor cores take it as it lies.
 //
 // A block of 8 warps makes `kColumns` columns of all rows: out^T = W^T x^T, so that the weight's columns are the
-// long side of the fragments. One more warp keeps a ring of tiles of 64 of K filled, and has what comes next brought
-// to the cache: its own tiles, then those of the next product. Four groups of warps take 16 of the 64 each; their
-// sums are put together at the end, as are those of the blocks of a cluster, which share out K between them.
+// long side of the fragments. One more warp keeps a ring of tiles of 64 of K filled, which it begins before the
+// kernels before have ended. Four groups of warps take 16 of the 64 each; their sums are put together at the end, as
+// are those of the blocks of a cluster, which share out K between them.
 #pragma once
 #include <cooperative_groups.h>
 
@@ -63,24 +63,11 @@ __device__ inline void norm_scales(const Product& p, float* scales /* [8], share
   asm volatile("bar.sync 1, %0;" ::"n"(kWorkers) : "memory");
 }
 
-// Boxes of the next product, in the order in which it takes them; block `block` of `blocks` takes its share.
-__device__ inline bool cache_next(const Next& next, const CUtensorMap* map, const CUtensorMap* up, int i) {
-  const int box = static_cast<int>(blockIdx.x) + i * static_cast<int>(gridDim.x);
-  const int across = (next.N + kBox - 1) / kBox, maps = next.gated ? 2 : 1;
-  if (box >= across * maps * next.shares * next.ahead) return false;
-  const int column = box % across, rest = box / across;
-  const int which = rest % maps, share = rest / maps % next.shares, depth = rest / maps / next.shares;
-  const int depths = (next.K + kDepth - 1) / kDepth;
-  const int tile = depths * share / next.shares + depth;
-  cache_box(which ? up : map, column * kBox, tile * kDepth);
-  return true;
-}
-
 template <int kRowTiles, int kColumns, int kStages, bool kGated, bool kNorm>
 __global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1)
     product(const Product p, const __grid_constant__ Maps maps) {
   static_assert(!kNorm || kRowTiles == 1, "rows are normed here where there are few");
-  static_assert(!kGated || kColumns == 2 * kBox, "a box of each weight");
+  static_assert(!kGated || kColumns == kPanel, "a panel holds as much of both");
   constexpr int kBoxes = kColumns / kBox;
   constexpr int kTiles = kColumns / 2 / 16;  // of 16 columns, a warp
   constexpr int kStage = stage_bytes<kRowTiles, kColumns>();
@@ -92,8 +79,9 @@ __global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1)
   namespace cg = cooperative_groups;
   cg::cluster_group cluster = cg::this_cluster();
   const int shares = static_cast<int>(cluster.num_blocks()), share = static_cast<int>(cluster.block_rank());
-  const int column0 = static_cast<int>(blockIdx.x) / shares * kOwn;
-  const int depths = (p.K + kDepth - 1) / kDepth;
+  const int tile = static_cast<int>(blockIdx.x) / shares, column0 = tile * kOwn;
+  const int panel = tile * kColumns / kPanel, within_panel = tile * kColumns % kPanel;
+  const int depths = p.K / kDepth;
   const int first = depths * share / shares, count = depths * (share + 1) / shares - first;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   unsigned char* ring = unaligned + (-shared_address(unaligned) & 1023u);
@@ -115,43 +103,25 @@ __global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1)
   if (warp == kWorkers / 32) {
     if (lane == 0) {
       const auto fetch_weight = [&](int i) {
-        const int s = i % kStages, k = (first + i) * kDepth;
+        const int s = i % kStages, k = panel * p.K + (first + i) * kDepth;
         barrier_expect(full + 8 * s, kWeightBytes + kRowBytes + (kNorm ? kNormBytes : 0));
 #pragma unroll
         for (int b = 0; b < kBoxes; ++b)
-          copy_box(base + s * kStage + b * kDepth * kBox * 2, kGated && b ? &maps.up : &maps.weight,
-                   column0 + (kGated ? 0 : b * kBox), k, full + 8 * s);
+          copy_box(base + s * kStage + b * kDepth * kBox * 2, &maps.weight, within_panel + b * kBox, k, full + 8 * s);
       };
       const auto fetch_rows = [&](int i) {
         const int s = i % kStages, k = (first + i) * kDepth;
         copy_box(base + s * kStage + kWeightBytes, &maps.x, k, 0, full + 8 * s);
         if (kNorm) copy_bytes(base + s * kStage + kWeightBytes + kRowBytes, p.norm + k, kNormBytes, full + 8 * s);
       };
-      const auto cache_weight = [&](int i) {
-#pragma unroll
-        for (int b = 0; b < kBoxes; ++b)
-          cache_box(kGated && b ? &maps.up : &maps.weight, column0 + (kGated ? 0 : b * kBox), (first + i) * kDepth);
-      };
       for (int i = 0; i < kStages && i < count; ++i) fetch_weight(i);
-      for (int i = kStages; i < kStages + p.ahead && i < count; ++i) cache_weight(i);
       await_previous();
       for (int i = 0; i < kStages && i < count; ++i) fetch_rows(i);
-      int done = 0;
-      const int each = p.ahead > 0 ? (p.next.boxes + static_cast<int>(gridDim.x) * p.ahead - 1) /
-                                         (static_cast<int>(gridDim.x) * p.ahead)
-                                   : 0;
       for (int i = kStages; i < count; ++i) {
         barrier_wait(free + 8 * (i % kStages), (i / kStages - 1) & 1);
         fetch_weight(i);
         fetch_rows(i);
-        if (i + p.ahead < count) {
-          if (p.ahead > 0) cache_weight(i + p.ahead);
-        } else {
-          for (int j = 0; j < each; ++j) done += cache_next(p.next, &maps.next, &maps.next_up, done);
-        }
       }
-      if (p.next.boxes > 0)
-        while (cache_next(p.next, &maps.next, &maps.next_up, done)) ++done;
     }
     __syncwarp();
   } else {
@@ -166,6 +136,9 @@ __global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1)
     for (int i = 0; i < count; ++i) {
       const int s = i % kStages;
       barrier_wait(full + 8 * s, i / kStages & 1);
+      // The tile before is free only now: products are issued when their fragments have come, not when those were
+      // asked for, and behind the branch of this wait.
+      if (i > 0 && lane == 0) barrier_arrive(free + 8 * ((i - 1) % kStages));
       const uint32_t stage = base + s * kStage, rows = stage + kWeightBytes;
       uint32_t b[kRowTiles][2];
       if constexpr (kRowTiles == 1) {
@@ -198,8 +171,6 @@ __global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1)
 #pragma unroll
         for (int t = 0; t < kRowTiles; ++t) multiply(sums[n][t], a, b[t][0], b[t][1]);
       }
-      __syncwarp();
-      if (lane == 0) barrier_arrive(free + 8 * s);
     }
   }
   await_previous();  // whoever reads the residual, and writes
