@@ -159,4 +159,3 @@ def _reshaped(graph: GraphProto, index: Index, weight: str, width: int, name: st
         graph.initializer.append(numpy_helper.from_array(shape, constant))
     graph.node.append(make_node("Reshape", [weight, constant], [name], name=name))
     return name
-
