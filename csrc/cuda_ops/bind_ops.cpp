@@ -33,12 +33,12 @@ bool has_operators() {
   return false;
 }
 
-void half_linear(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t norm, std::uintptr_t residual,
-                 std::uintptr_t out, std::uintptr_t scratch, int rows, int K, int N, bool gated, float epsilon,
-                 const Stream& stream) {
-  multiply_rows({pointer<half>(x), pointer<half>(weight), pointer<half>(norm), pointer<half>(residual),
-                 pointer<half>(out), rows, K, N, epsilon},
-                gated, pointer<half>(scratch), stream.get());
+void half_linear(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t up, std::uintptr_t norm,
+                 std::uintptr_t residual, std::uintptr_t out, std::uintptr_t scratch, int rows, int K, int N,
+                 float epsilon, const Stream& stream) {
+  multiply_rows({pointer<half>(x), pointer<half>(weight), pointer<half>(up), pointer<half>(norm),
+                 pointer<half>(residual), pointer<half>(out), rows, K, N, epsilon},
+                pointer<half>(scratch), stream.get());
 }
 
 void half_attention(std::uintptr_t packed, std::uintptr_t keys, std::uintptr_t values, std::uintptr_t positions,
@@ -54,8 +54,8 @@ void half_attention(std::uintptr_t packed, std::uintptr_t keys, std::uintptr_t v
 
 void bind_device_operators(py::module_& module) {
   module.def("has_operators", &has_operators, "Whether the operators run on the current device.");
-  module.def("half_linear", &half_linear, py::arg("x"), py::arg("weight"), py::arg("norm"), py::arg("residual"),
-             py::arg("out"), py::arg("scratch"), py::arg("rows"), py::arg("K"), py::arg("N"), py::arg("gated"),
+  module.def("half_linear", &half_linear, py::arg("x"), py::arg("weight"), py::arg("up"), py::arg("norm"),
+             py::arg("residual"), py::arg("out"), py::arg("scratch"), py::arg("rows"), py::arg("K"), py::arg("N"),
              py::arg("epsilon"), py::arg("stream"));
   module.def("half_attention", &half_attention, py::arg("packed"), py::arg("keys"), py::arg("values"),
              py::arg("positions"), py::arg("cos"), py::arg("sin"), py::arg("out"), py::arg("slots"),

@@ -7,8 +7,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "cuda_ops/product.hpp"
-
 namespace hyperlane::cuda_ops {
 namespace {
 
@@ -16,9 +14,9 @@ constexpr int kHalf = 2, kCompute32 = 68, kDefaultAlgorithm = -1, kPlain = 0;  /
 
 using Create = int (*)(void**);
 using SetStream = int (*)(void*, cudaStream_t);
-using Batched = int (*)(void* handle, int, int, int m, int n, int k, const void* alpha, const void* a, int, int lda,
-                        long long stride_a, const void* b, int, int ldb, long long stride_b, const void* beta, void* c,
-                        int, int ldc, long long stride_c, int count, int compute, int algorithm);
+using Multiply = int (*)(void* handle, int, int, int m, int n, int k, const void* alpha, const void* a, int, int lda,
+                         const void* b, int, int ldb, const void* beta, void* c, int, int ldc, int compute,
+                         int algorithm);
 
 class Library {
  public:
@@ -32,18 +30,17 @@ class Library {
     if (library_ == nullptr) throw std::runtime_error("products of many rows need cuBLAS, which is not found");
     create_ = function<Create>("cublasCreate_v2");
     set_stream_ = function<SetStream>("cublasSetStream_v2");
-    batched_ = function<Batched>("cublasGemmStridedBatchedEx");
+    multiply_ = function<Multiply>("cublasGemmEx");
   }
 
-  void run(const half* x, const half* weight, half* out, int rows, int K, int panels, bool add, cudaStream_t stream) {
+  void run(const half* x, const half* weight, half* out, int rows, int K, int N, bool add, cudaStream_t stream) {
     const std::lock_guard<std::mutex> lock(mutex_);  // a handle is one thread's at a time
     void* handle = handle_of_device();
     check(set_stream_(handle, stream));
     const float one = 1, before = add ? 1 : 0;
-    // In cuBLAS's order of columns: out^T = weight^T x^T, a panel of the weight after another.
-    check(batched_(handle, kPlain, kPlain, kPanel, rows, K, &one, weight, kHalf, kPanel,
-                   static_cast<long long>(K) * kPanel, x, kHalf, K, 0, &before, out, kHalf, panels * kPanel, kPanel,
-                   panels, kCompute32, kDefaultAlgorithm));
+    // Matrices of columns, as cuBLAS takes them: out^T = weight^T x^T.
+    check(multiply_(handle, kPlain, kPlain, N, rows, K, &one, weight, kHalf, N, x, kHalf, K, &before, out, kHalf, N,
+                    kCompute32, kDefaultAlgorithm));
   }
 
  private:
@@ -66,17 +63,17 @@ class Library {
   void* library_ = nullptr;
   Create create_ = nullptr;
   SetStream set_stream_ = nullptr;
-  Batched batched_ = nullptr;
+  Multiply multiply_ = nullptr;
   std::map<int, void*> handles_;
   std::mutex mutex_;
 };
 
 }  // namespace
 
-void multiply_panels(const half* x, const half* weight, half* out, int rows, int K, int panels, bool add,
-                     cudaStream_t stream) {
+void multiply_many(const half* x, const half* weight, half* out, int rows, int K, int N, bool add,
+                   cudaStream_t stream) {
   static Library library;  // as long as the process, like the library itself
-  library.run(x, weight, out, rows, K, panels, add, stream);
+  library.run(x, weight, out, rows, K, N, add, stream);
 }
 
 }  // namespace hyperlane::cuda_ops

@@ -5,9 +5,9 @@
 
 namespace hyperlane::cuda_ops {
 
-// x [rows, K] by a weight in panels [panels, K, 128], onto out [rows, panels * 128], or added to what is there.
+// x [rows, K] by a weight [K, N] to out [rows, N], or added to what is there.
 // std::runtime_error where there is no cuBLAS, or it fails.
-void multiply_panels(const half* x, const half* weight, half* out, int rows, int K, int panels, bool add,
-                     cudaStream_t stream);
+void multiply_many(const half* x, const half* weight, half* out, int rows, int K, int N, bool add,
+                   cudaStream_t stream);
 
 }  // namespace hyperlane::cuda_ops

@@ -31,42 +31,48 @@ CUtensorMap map_of(const half* matrix, int rows, int columns, int box_rows) {
 }
 
 template <int kRowTiles, int kStages>
-cudaError_t run(const Product& p, bool gated, int shares, cudaStream_t stream) {
+cudaError_t run(const Product& p, int shares, cudaStream_t stream) {
   constexpr bool kNormed = kRowTiles == 1;
-  const int panels = gated ? p.N / (kPanel / 2) : p.N / kPanel;
-  const Maps maps{map_of(p.weight, panels * p.K, kPanel, kDepth), map_of(p.x, p.M, p.K, 8 * kRowTiles)};
+  constexpr int kColumns = 2 * kBox;
+  const Maps maps{map_of(p.weight, p.K, p.N, kDepth), map_of(p.up != nullptr ? p.up : p.weight, p.K, p.N, kDepth),
+                  map_of(p.x, p.M, p.K, 8 * kRowTiles)};
   if (kNormed && p.norm != nullptr)
-    return gated ? run_product<kRowTiles, kPanel, kStages, true, kNormed>(p, maps, shares, stream)
-                 : run_product<kRowTiles, kPanel, kStages, false, kNormed>(p, maps, shares, stream);
-  return gated ? run_product<kRowTiles, kPanel, kStages, true, false>(p, maps, shares, stream)
-               : run_product<kRowTiles, kPanel, kStages, false, false>(p, maps, shares, stream);
+    return p.up != nullptr ? run_product<kRowTiles, kColumns, kStages, true, kNormed>(p, maps, shares, stream)
+                           : run_product<kRowTiles, kColumns, kStages, false, kNormed>(p, maps, shares, stream);
+  return p.up != nullptr ? run_product<kRowTiles, kColumns, kStages, true, false>(p, maps, shares, stream)
+                         : run_product<kRowTiles, kColumns, kStages, false, false>(p, maps, shares, stream);
 }
 
-// Blocks that share out K; measured (docs/gpu.md). Where blocks are few in any case, more of them.
-int shares_of(int panels, int rows) {
-  if (panels >= 150) return 1;
-  if (panels >= 64) return rows > 32 ? 1 : 2;
-  return panels < 24 || (rows > 8 && rows <= 32) ? 4 : 2;
+// How many blocks share out K for the same columns; measured (docs/gpu.md).
+int shares_of(int tiles, int rows) {
+  if (tiles >= 150) return 1;
+  if (tiles >= 64) return rows > 32 ? 1 : 2;
+  return tiles < 24 || (rows > 8 && rows <= 32) ? 4 : 2;
 }
 
-cudaError_t few(const Product& p, bool gated, cudaStream_t stream) {
-  const int shares = shares_of(gated ? p.N / (kPanel / 2) : p.N / kPanel, p.M);
-  if (p.M <= 8) return run<1, 6>(p, gated, shares, stream);
-  if (p.M <= 32) return run<4, 4>(p, gated, shares, stream);
-  return run<8, 4>(p, gated, shares, stream);
+cudaError_t few(const Product& p, cudaStream_t stream) {
+  const int columns = p.up != nullptr ? kBox : 2 * kBox;  // of the output, a block
+  const int shares = shares_of((p.N + columns - 1) / columns, p.M);
+  if (p.M <= 8) return run<1, 6>(p, shares, stream);
+  if (p.M <= 32) return run<4, 3>(p, shares, stream);
+  return run<8, 4>(p, shares, stream);
 }
 
-void many(const Product& p, bool gated, half* both, cudaStream_t stream) {
-  const int panels = gated ? p.N / (kPanel / 2) : p.N / kPanel;
+void many(const Product& p, half* both, cudaStream_t stream) {
+  if (p.up != nullptr) {
+    half* second = both + static_cast<std::size_t>(p.M) * p.N;
+    multiply_many(p.x, p.weight, both, p.M, p.K, p.N, false, stream);
+    multiply_many(p.x, p.up, second, p.M, p.K, p.N, false, stream);
+    return check_cuda(gate_rows(both, second, p.out, static_cast<std::size_t>(p.M) * p.N, stream));
+  }
   if (p.residual != nullptr && p.residual != p.out)
     check_cuda(cudaMemcpyAsync(p.out, p.residual, sizeof(half) * p.M * p.N, cudaMemcpyDeviceToDevice, stream));
-  multiply_panels(p.x, p.weight, gated ? both : p.out, p.M, p.K, panels, p.residual != nullptr, stream);
-  if (gated) check_cuda(gate_rows(both, p.out, p.M, p.N, stream));
+  multiply_many(p.x, p.weight, p.out, p.M, p.K, p.N, p.residual != nullptr, stream);
 }
 
 }  // namespace
 
-void multiply_rows(const Product& product, bool gated, half* scratch, cudaStream_t stream) {
+void multiply_rows(const Product& product, half* scratch, cudaStream_t stream) {
   Product p = product;
   if (p.norm != nullptr && p.M > 8) {
     check_cuda(norm_rows(p.x, p.norm, scratch, p.M, p.K, p.epsilon, stream));
@@ -74,9 +80,9 @@ void multiply_rows(const Product& product, bool gated, half* scratch, cudaStream
     scratch += static_cast<std::size_t>(p.M) * p.K;
   }
   if (p.M <= kFewRows)
-    check_cuda(few(p, gated, stream));
+    check_cuda(few(p, stream));
   else
-    many(p, gated, scratch, stream);
+    many(p, scratch, stream);
 }
 
 }  // namespace hyperlane::cuda_ops

@@ -67,7 +67,7 @@ template <int kRowTiles, int kColumns, int kStages, bool kGated, bool kNorm>
 __global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1)
     product(const Product p, const __grid_constant__ Maps maps) {
   static_assert(!kNorm || kRowTiles == 1, "rows are normed here where there are few");
-  static_assert(!kGated || kColumns == kPanel, "a panel holds as much of both");
+  static_assert(!kGated || kColumns == 2 * kBox, "a box of each weight");
   constexpr int kBoxes = kColumns / kBox;
   constexpr int kTiles = kColumns / 2 / 16;  // of 16 columns, a warp
   constexpr int kStage = stage_bytes<kRowTiles, kColumns>();
@@ -79,8 +79,7 @@ __global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1)
   namespace cg = cooperative_groups;
   cg::cluster_group cluster = cg::this_cluster();
   const int shares = static_cast<int>(cluster.num_blocks()), share = static_cast<int>(cluster.block_rank());
-  const int tile = static_cast<int>(blockIdx.x) / shares, column0 = tile * kOwn;
-  const int panel = tile * kColumns / kPanel, within_panel = tile * kColumns % kPanel;
+  const int column0 = static_cast<int>(blockIdx.x) / shares * kOwn;
   const int depths = p.K / kDepth;
   const int first = depths * share / shares, count = depths * (share + 1) / shares - first;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
@@ -103,11 +102,12 @@ __global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1)
   if (warp == kWorkers / 32) {
     if (lane == 0) {
       const auto fetch_weight = [&](int i) {
-        const int s = i % kStages, k = panel * p.K + (first + i) * kDepth;
+        const int s = i % kStages, k = (first + i) * kDepth;
         barrier_expect(full + 8 * s, kWeightBytes + kRowBytes + (kNorm ? kNormBytes : 0));
 #pragma unroll
         for (int b = 0; b < kBoxes; ++b)
-          copy_box(base + s * kStage + b * kDepth * kBox * 2, &maps.weight, within_panel + b * kBox, k, full + 8 * s);
+          copy_box(base + s * kStage + b * kDepth * kBox * 2, kGated && b ? &maps.up : &maps.weight,
+                   column0 + (kGated ? 0 : b * kBox), k, full + 8 * s);
       };
       const auto fetch_rows = [&](int i) {
         const int s = i % kStages, k = (first + i) * kDepth;

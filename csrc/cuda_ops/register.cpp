@@ -20,44 +20,47 @@ cudaStream_t stream_of(const Runtime& runtime, const KernelContext* context) {
   return static_cast<cudaStream_t>(runtime.stream(context));
 }
 
-// x [.., K], weight in panels [panels, K, 128], norm [K]?, residual [.., N]? -> [.., N], and scratch memory
+// x [.., K], weight [K, N], up [K, N]?, norm [K]?, residual [.., N]? -> [.., N], and scratch memory
 class LinearKernel {
  public:
   static constexpr const char* kName = "HalfLinear";
   static constexpr const char* kProvider = "CUDAExecutionProvider";
-  static constexpr ElementType kInputs[] = {kFloat16, kFloat16, kFloat16, kFloat16};
+  static constexpr ElementType kInputs[] = {kFloat16, kFloat16, kFloat16, kFloat16, kFloat16};
   static constexpr size_t kRequiredInputs = 2;
   static constexpr ElementType kOutputs[] = {kFloat16, kFloat16};
 
-  LinearKernel(const Api* api, const KernelInfo* info)
-      : runtime_(api), gated_(runtime_.integer(info, "gated") != 0), epsilon_(runtime_.real(info, "epsilon")) {}
+  LinearKernel(const Api* api, const KernelInfo* info) : runtime_(api), epsilon_(runtime_.real(info, "epsilon")) {}
 
   void compute(KernelContext* context) const {
     Shape shape = shape_of(runtime_, runtime_.input(context, 0));
-    const Shape panels = shape_of(runtime_, runtime_.input(context, 1));
-    if (panels.rank != 3 || panels.dims[2] != kPanel || !product_fits(panels.dims[1], panels.dims[0]) ||
-        shape.dims[shape.rank - 1] != panels.dims[1])
-      throw std::invalid_argument("HalfLinear: the weight is not in panels, or of other rows");
-    Product product{};
-    product.M = static_cast<int>(shape.rows());
-    product.K = static_cast<int>(panels.dims[1]);
-    product.N = static_cast<int>(panels.dims[0]) * (gated_ ? kPanel / 2 : kPanel);
-    product.epsilon = epsilon_;
-    product.x = halves(context, 0), product.weight = halves(context, 1);
-    product.norm = halves(context, 2), product.residual = halves(context, 3);
-    shape.dims[shape.rank - 1] = product.N;
-    product.out = runtime_.data<half>(runtime_.output(context, 0, shape.dims, shape.rank));
-    const int64_t wanted[] = {static_cast<int64_t>(scratch_halves(product, gated_))};
+    const Shape weight = shape_of(runtime_, runtime_.input(context, 1));
+    if (weight.rank != 2 || !product_fits(weight.dims[0], weight.dims[1]) ||
+        shape.dims[shape.rank - 1] != weight.dims[0])
+      throw std::invalid_argument("HalfLinear: the weight is not one of these rows, or not of whole tiles");
+    const Product product{halves(context, 0),
+                          halves(context, 1),
+                          halves(context, 2),
+                          halves(context, 3),
+                          halves(context, 4),
+                          out_of(context, shape, weight.dims[1]),
+                          static_cast<int>(shape.rows()),
+                          static_cast<int>(weight.dims[0]),
+                          static_cast<int>(weight.dims[1]),
+                          epsilon_};
+    const int64_t wanted[] = {static_cast<int64_t>(scratch_halves(product))};
     half* scratch = runtime_.data<half>(runtime_.output(context, 1, wanted, 1));
-    if (product.M > 0) multiply_rows(product, gated_, scratch, stream_of(runtime_, context));
+    if (product.M > 0) multiply_rows(product, scratch, stream_of(runtime_, context));
   }
 
  private:
+  half* out_of(KernelContext* context, Shape shape, int64_t N) const {
+    shape.dims[shape.rank - 1] = N;
+    return runtime_.data<half>(runtime_.output(context, 0, shape.dims, shape.rank));
+  }
   const half* halves(const KernelContext* context, size_t i) const {
     return runtime_.data<const half>(runtime_.input(context, i));
   }
   Runtime runtime_;
-  bool gated_;
   float epsilon_;
 };
 

@@ -40,19 +40,15 @@ __global__ void __launch_bounds__(kThreads) norm(const half* x, const half* weig
   }
 }
 
-__global__ void __launch_bounds__(kThreads) gate(const half* panels, half* out, int rows, int N) {
-  const long long items = static_cast<long long>(rows) * (N / 8);
-  for (long long i = blockIdx.x * static_cast<long long>(kThreads) + threadIdx.x; i < items;
-       i += static_cast<long long>(gridDim.x) * kThreads) {
-    const long long row = i / (N / 8);
-    const int column = static_cast<int>(i % (N / 8)) * 8;
-    const half* panel = panels + row * 2 * N + column / 64 * 128 + column % 64;
+__global__ void __launch_bounds__(kThreads) gate_eights(const half* gate, const half* up, half* out, std::size_t count) {
+  for (std::size_t i = (blockIdx.x * static_cast<std::size_t>(kThreads) + threadIdx.x) * 8; i < count;
+       i += static_cast<std::size_t>(gridDim.x) * kThreads * 8) {
     float gates[8], values[8];
-    widen_at(panel, gates);
-    widen_at(panel + 64, values);
+    widen_at(gate + i, gates);
+    widen_at(up + i, values);
 #pragma unroll
     for (int j = 0; j < 8; ++j) values[j] *= gates[j] / (1.f + __expf(-gates[j]));
-    *reinterpret_cast<uint4*>(out + row * N + column) = narrow(values);
+    *reinterpret_cast<uint4*>(out + i) = narrow(values);
   }
 }
 
@@ -63,10 +59,9 @@ cudaError_t norm_rows(const half* x, const half* weight, half* out, int rows, in
   return launch(norm, {dim3(static_cast<unsigned>(rows)), kThreads, 0, 1, stream}, x, weight, out, K, epsilon);
 }
 
-cudaError_t gate_rows(const half* panels, half* out, int rows, int N, cudaStream_t stream) {
-  const long long items = static_cast<long long>(rows) * (N / 8);
-  const unsigned blocks = static_cast<unsigned>(std::min<long long>((items + kThreads - 1) / kThreads, 2048));
-  gate<<<blocks, kThreads, 0, stream>>>(panels, out, rows, N);
+cudaError_t gate_rows(const half* gate, const half* up, half* out, std::size_t count, cudaStream_t stream) {
+  const std::size_t blocks = std::min<std::size_t>((count / 8 + kThreads - 1) / kThreads, 2048);
+  gate_eights<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(gate, up, out, count);
   return cudaGetLastError();
 }
 

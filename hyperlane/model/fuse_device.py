@@ -4,15 +4,13 @@ HalfLinear is a product with what stands around it: the RMS norm before, the gat
 turns queries and keys, appends to the cache, and attends. What is not recognized stays ONNX Runtime's.
 """
 
-import numpy as np
-from onnx import GraphProto, NodeProto, numpy_helper
+from onnx import GraphProto, NodeProto
 from onnx.helper import get_attribute_value, make_node
 
 from hyperlane.model.fuse import DOMAIN
 from hyperlane.model.graph_index import Index
 
-PANEL = 128  # columns of a weight that stand side by side (csrc/cuda_ops/product.hpp)
-DEPTH = 64  # rows of a weight in a tile
+TILE = 64  # rows and columns of a weight that are taken at once
 HEADS = (64, 128)
 _LENGTHS = ("seqlens_k", "total_sequence_length")
 
@@ -58,7 +56,7 @@ def _half_attention(node: NodeProto, shapes: dict[str, list[int]]) -> NodeProto 
 
 
 def _gates(graph: GraphProto) -> None:
-    """silu(x A) * (x B) is one product of the panels of both."""
+    """silu(x A) * (x B) is one node."""
     index, nodes = Index(graph), list(graph.node)
     del graph.node[:]
     for node in nodes:
@@ -67,8 +65,7 @@ def _gates(graph: GraphProto) -> None:
             graph.node.append(node)
             continue
         rows, gate, up = found
-        weight = _panels(graph, index, [gate, up], f"{node.name}/gated")
-        graph.node.append(_half_linear(index, node.name, rows, weight, "", node.output[0], gated=True))
+        graph.node.append(_half_linear(index, node.name, rows, (gate, up), "", node.output[0]))
 
 
 def _gate(index: Index, node: NodeProto) -> tuple[str, str, str] | None:
@@ -82,7 +79,7 @@ def _gate(index: Index, node: NodeProto) -> tuple[str, str, str] | None:
             if gate is None or share is None or share.input[0] != gate_name or gate.input[0] != up.input[0]:
                 continue
             sizes = [index.matrix(product.input[1]) for product in (gate, up)]
-            if sizes[0] == sizes[1] and _fits(sizes[0], PANEL // 2):
+            if sizes[0] == sizes[1] and _fits(sizes[0]):
                 return gate.input[0], gate.input[1], up.input[1]
     return None
 
@@ -99,8 +96,8 @@ def _products(graph: GraphProto) -> None:
             if node.output[0] not in gone:
                 graph.node.append(node)
             continue
-        weight = _panels(graph, index, [product.input[1]], f"{product.name}/panels")
-        graph.node.append(_half_linear(index, product.name, product.input[0], weight, residual, node.output[0]))
+        weights = (product.input[1], "")
+        graph.node.append(_half_linear(index, product.name, product.input[0], weights, residual, node.output[0]))
 
 
 def _sums(index: Index, nodes: list[NodeProto]) -> dict[str, tuple[NodeProto, str]]:
@@ -116,46 +113,23 @@ def _sums(index: Index, nodes: list[NodeProto]) -> dict[str, tuple[NodeProto, st
 
 
 def _is_product(index: Index, node: NodeProto) -> bool:
-    return node.op_type == "MatMul" and _fits(index.matrix(node.input[1]), PANEL)
+    return node.op_type == "MatMul" and _fits(index.matrix(node.input[1]))
 
 
-def _fits(size: tuple[int, int] | None, columns: int) -> bool:
-    return size is not None and size[0] % DEPTH == 0 and size[1] % columns == 0
+def _fits(size: tuple[int, int] | None) -> bool:
+    return size is not None and size[0] % TILE == 0 and size[1] % TILE == 0
 
 
-def _half_linear(
-    index: Index, name: str, rows: str, weight: str, residual: str, output: str, *, gated: bool = False
-) -> NodeProto:
+def _half_linear(index: Index, name: str, rows: str, weights: tuple[str, str], residual: str, output: str) -> NodeProto:
+    """The second weight, if any, is that of what the first one gates."""
     norm = index.made_by(rows, "SimplifiedLayerNormalization")
-    inputs, epsilon = [rows, weight, "", residual], 0.0
+    inputs, epsilon = [rows, *weights, "", residual], 0.0
     if norm is not None and norm.input[1] in index.constants:
         numbers = {attribute.name: get_attribute_value(attribute) for attribute in norm.attribute}
-        inputs[0], inputs[2], epsilon = norm.input[0], norm.input[1], numbers["epsilon"]
+        inputs[0], inputs[3], epsilon = norm.input[0], norm.input[1], numbers["epsilon"]
     else:
         attended = index.behind(rows, "Reshape")
         if index.made_by(attended, "HalfAttention") is not None:
             inputs[0] = attended
     outputs = [output, f"{output}/scratch"]
-    return make_node("HalfLinear", inputs, outputs, name=name, domain=DOMAIN, gated=int(gated), epsilon=epsilon)
-
-
-def _panels(graph: GraphProto, index: Index, weights: list[str], name: str) -> str:
-    """Weights [K, N] side by side in panels [panels, K, 128], which ONNX Runtime computes once, at load."""
-    width = PANEL // len(weights)
-    cut = [_reshaped(graph, index, weight, width, f"{name}/{i}") for i, weight in enumerate(weights)]
-    if len(cut) > 1:
-        graph.node.append(make_node("Concat", cut, [f"{name}/both"], name=f"{name}/both", axis=2))
-        cut = [f"{name}/both"]
-    graph.node.append(make_node("Transpose", cut, [name], name=name, perm=[1, 0, 2]))
-    return name
-
-
-def _reshaped(graph: GraphProto, index: Index, weight: str, width: int, name: str) -> str:
-    size = index.matrix(weight)
-    assert size is not None
-    shape = np.array([size[0], size[1] // width, width], np.int64)
-    constant = f"panels/{'x'.join(map(str, shape.tolist()))}"
-    if all(tensor.name != constant for tensor in graph.initializer):
-        graph.initializer.append(numpy_helper.from_array(shape, constant))
-    graph.node.append(make_node("Reshape", [weight, constant], [name], name=name))
-    return name
+    return make_node("HalfLinear", inputs, outputs, name=name, domain=DOMAIN, epsilon=epsilon)

@@ -4,7 +4,7 @@ Results are FP16, so that they may be off by half a unit of the last place, and 
 turned keys and softmax: 2e-3 of the root mean square, each value 1e-2 of it plus 1e-2 of its own size.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from hyperlane.worker.gpu import Gpu
 from hyperlane.worker.operators import operators_version
 
-PANEL = 128
 pytestmark = pytest.mark.skipif(operators_version("cuda:0") == 0, reason="no GPU with the operators")
 Half = NDArray[np.float16]
 
@@ -24,7 +23,7 @@ class Device:
     def __init__(self) -> None:
         from hyperlane.transport.codec.device import cuda
 
-        self.gpu, self.module = Gpu(0), cuda()
+        self.gpu, self.module = Gpu(0), cast(Any, cuda())
         self._kept: list[Any] = []
 
     def put(self, array: NDArray[Any]) -> int:
@@ -64,15 +63,9 @@ def linear(
     return out if residual is None else out + residual
 
 
-def panels(weights: list[Half]) -> Half:
-    width = PANEL // len(weights)
-    cut = [weight.reshape(len(weight), -1, width) for weight in weights]
-    return np.ascontiguousarray(np.concatenate(cut, 2).transpose(1, 0, 2))
-
-
 @pytest.mark.parametrize("rows", [1, 3, 8, 9, 27, 32, 50, 64, 65, 200])
 @pytest.mark.parametrize("kind", ["plain", "norm", "gated", "residual"])
-@pytest.mark.parametrize("size", [(512, 384), (1408, 4096), (4096, 11008)], ids=str)
+@pytest.mark.parametrize("size", [(512, 320), (1408, 1024), (4096, 1280)], ids=str)
 def test_products(rows: int, kind: str, size: tuple[int, int]) -> None:
     K, N = size
     device, x = Device(), halves(1, rows, K)
@@ -81,11 +74,11 @@ def test_products(rows: int, kind: str, size: tuple[int, int]) -> None:
     residual = halves(5, rows, N) if kind == "residual" else None
     out = device.put(np.full((rows, N), np.nan, np.float16))
     scratch = device.put(np.zeros(rows * (K + 2 * N), np.float16))
-    given = [device.put(x), device.put(panels(weights))]
-    given += [0 if array is None else device.put(array) for array in (norm, residual)]
+    second = weights[1] if len(weights) > 1 else None
+    given = [0 if array is None else device.put(array) for array in (x, weights[0], second, norm, residual)]
     found = []
     for _ in range(3):
-        device.module.half_linear(*given, out, scratch, rows, K, N, kind == "gated", 1e-5, device.gpu.stream)
+        device.module.half_linear(*given, out, scratch, rows, K, N, 1e-5, device.gpu.stream)
         found.append(device.get(out, (rows, N)))
     assert_near(found[0], linear(x, weights, norm, residual, 1e-5))
     assert all(np.array_equal(found[0], other) for other in found[1:])
