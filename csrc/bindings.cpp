@@ -13,6 +13,7 @@ void bind_int8(py::module_& module);
 void bind_ops(py::module_& module);
 void bind_rotated(py::module_& module);
 void bind_slices(py::module_& module);
+void bind_turn(py::module_& module);
 
 PYBIND11_MODULE(_native, module) {
   module.doc() = "Native data plane of Hyperlane; the Python files of the same names are its specification.";
@@ -25,6 +26,7 @@ PYBIND11_MODULE(_native, module) {
   bind_ops(module);
   bind_rotated(module);
   bind_slices(module);
+  bind_turn(module);
 #ifdef HYPERLANE_CUDA
   bind_cuda(module);
   module.attr("built_with_cuda") = true;

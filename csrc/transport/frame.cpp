@@ -10,21 +10,6 @@ constexpr std::size_t kMaxTextBytes = 4096;
 constexpr std::size_t kForkBytes = 4;
 constexpr std::size_t kTicketBytes = 16;
 
-struct Run {
-  std::uint16_t slot, outputs;
-  std::uint32_t position;
-  std::uint16_t count;
-};
-
-Run read_run(const std::uint8_t* entry) {
-  Run run;
-  std::memcpy(&run.slot, entry, 2);
-  std::memcpy(&run.outputs, entry + 2, 2);
-  std::memcpy(&run.position, entry + 4, 4);
-  std::memcpy(&run.count, entry + 8, 2);
-  return run;
-}
-
 // 128 bits: rows and width are whatever a peer wrote, and their product must not wrap.
 bool payload_fits(const Header& header) {
   using Wide = unsigned __int128;
@@ -50,6 +35,15 @@ std::string sizes(const Header& header) {
 }
 
 }  // namespace
+
+RunEntry read_run(const std::uint8_t* entry) {
+  RunEntry run;
+  std::memcpy(&run.slot, entry, 2);
+  std::memcpy(&run.outputs, entry + 2, 2);
+  std::memcpy(&run.position, entry + 4, 4);
+  std::memcpy(&run.count, entry + 8, 2);
+  return run;
+}
 
 std::string header_fault(const Header& header, std::size_t max_frame_bytes) {
   if (std::memcmp(header.magic, "HYPL", 4) != 0)
@@ -77,7 +71,7 @@ std::string runs_fault(const Header& header, const std::uint8_t* table) {
   if (header.kind == kFork) return "";  // its rows are positions that it copies
   std::uint64_t rows = 0, outputs = 0;
   for (std::size_t i = 0; i < header.runs; ++i) {
-    const Run run = read_run(table + i * kRunBytes);
+    const RunEntry run = read_run(table + i * kRunBytes);
     if (run.count == 0 || run.outputs > run.count || std::uint64_t{run.position} + run.count > 1ull << 32)
       return "run " + std::to_string(i) + " of step " + std::to_string(header.step) +
              " is empty or wants more than it has";

@@ -27,6 +27,15 @@ struct Header {
 static_assert(sizeof(Header) == kHeaderBytes && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
               "the wire is this struct");
 
+// An entry of the run table.
+struct RunEntry {
+  std::uint16_t slot, outputs;
+  std::uint32_t position;
+  std::uint16_t count;
+};
+
+RunEntry read_run(const std::uint8_t* entry);
+
 // Both give why the bytes are no valid frame, or "".
 std::string header_fault(const Header& header, std::size_t max_frame_bytes);
 std::string runs_fault(const Header& header, const std::uint8_t* table);

@@ -111,7 +111,8 @@ async def _ask(candidate: Candidate, host: str, timeout_s: float) -> _Answer:
     try:
         with trio.fail_at(deadline):
             await trio.to_thread.run_sync(_greet, f"{host}:{stats.data_port}", stats.identity, timeout_s)
-            latency_s = await trio.to_thread.run_sync(_connect_s, host, stats.data_port, timeout_s)
+            left_s = deadline - trio.current_time()
+            latency_s = await trio.to_thread.run_sync(_connect_s, host, stats.data_port, left_s)
     except trio.TooSlowError:
         raise OSError(f"data port {host}:{stats.data_port} did not answer in {timeout_s:g} s") from None
     except (OSError, TransportError) as error:
@@ -126,10 +127,10 @@ def _greet(address: str, identity: str, timeout_s: float) -> None:
 
 def _connect_s(host: str, port: int, timeout_s: float) -> float:
     """The least of several: only the kernels have a part in it, not trio, which probes other workers meanwhile."""
-    found = []
+    found, until_s = [], time.perf_counter() + timeout_s
     for _ in range(CONNECTIONS_TIMED):
         start_s = time.perf_counter()
-        with socket.create_connection((host.strip("[]"), port), timeout_s):
+        with socket.create_connection((host.strip("[]"), port), max(until_s - start_s, 1e-3)):
             found.append(time.perf_counter() - start_s)
     return min(found)
 

@@ -59,6 +59,7 @@ class Shape:
 
     hops: int
     lanes: int
+    ragged: bool = False  # a step costs the workers one call, wherever its slots are
 
 
 @dataclass(slots=True, eq=False)
@@ -214,7 +215,7 @@ class Scheduler:
         self._running.clear()
         self._forks.clear()
         if shape is not None:
-            self.hops, self.lanes = shape.hops, shape.lanes
+            self.hops, self.lanes, self.ragged = shape.hops, shape.lanes, shape.ragged
         self._slots = Slots(self.slots, self.lanes, ragged=self.ragged)
         self._busy, self._stepped = [False] * self.lanes, [0] * self.lanes
         self._in_flight = self._prefills_in_flight = 0
@@ -307,7 +308,7 @@ class Scheduler:
         ready.sort(key=lambda sequence: sequence.slot)
         runs, token_ids, drafting = [], [], 0
         for sequence in ready:
-            guess = self._draft(sequence, Company(len(ready), drafting)) if self.drafts is not None else ()
+            guess = self._draft(sequence, Company(len(ready), drafting, self.ragged)) if self.drafts is not None else ()
             drafting += bool(guess)
             count = 1 + len(guess)
             runs.append(Run(sequence.slot, count, sequence.sent, count))
@@ -326,7 +327,7 @@ class Scheduler:
         for sequence in self._running.values():
             if sequence.unsent > 0:  # its lane is under way, and takes it along next
                 continue
-            guess = self._draft(sequence, Company(0))
+            guess = self._draft(sequence, Company(0, ragged=self.ragged))
             if guess:
                 run = Run(sequence.slot, len(guess), sequence.sent, len(guess))
                 return self._run_step(Use.AHEAD, [sequence], (run,), guess)

@@ -29,13 +29,9 @@ class Drafter(Protocol):
 
 @dataclass(slots=True)
 class RowCost:
-    """How a step's time grows with its rows, from steps that were alone in the chain.
-
-    ragged: workers compute a step in one call. Others need one for each sequence with drafts, and one for the rest.
-    """
+    """How a step's time grows with its rows, from steps that were alone in the chain."""
 
     share: float = ROW_COST
-    ragged: bool = False
     draft_share: float = 0.0  # what a draft costs to make, of a step of one row
     _one_row_s: float | None = None
 
@@ -57,10 +53,11 @@ class RowCost:
     def steps(self, company: Company, drafts: int) -> float:
         """What a step costs, in steps of one row, with so many drafts of one more of its sequences.
 
-        The rows of drafts that others have already are left out: they cost the same either way.
+        Workers that are not `ragged` need a call for each sequence with drafts, and one for the rest. The rows of
+        drafts that others have already are left out: they cost the same either way.
         """
         rows, calls = company.sequences + drafts, 1
-        if not self.ragged:
+        if not company.ragged:
             drafting = company.drafting + bool(drafts)
             calls = drafting + (company.sequences > drafting)
         return calls * (1 - self.share) + rows * self.share

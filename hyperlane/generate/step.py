@@ -21,6 +21,7 @@ class Company(NamedTuple):
 
     sequences: int
     drafting: int = 0  # of them, that have drafts already
+    ragged: bool = False  # workers compute the step in one call
 
 
 class Owner(NamedTuple):

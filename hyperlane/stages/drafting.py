@@ -22,7 +22,7 @@ def speculation(config: Config, deployment: Deployment, tokenizer: "Tokenizer") 
     if generate.speculate is Speculate.off:
         return None
     drafter: Drafter = Ngram() if generate.speculate is Speculate.ngram else _model(config, deployment, tokenizer)
-    return Speculation(drafter, generate.draft_tokens, RowCost(ragged=deployment.ragged))
+    return Speculation(drafter, generate.draft_tokens, RowCost())
 
 
 def _model(config: Config, deployment: Deployment, tokenizer: "Tokenizer") -> DraftModel:

@@ -118,7 +118,8 @@ class Moving:
     def _shape(self) -> Shape:
         deployment = self.chain.deployment
         hops = len(deployment.shards)
-        return Shape(hops, min(self.context.config.generate.lanes or hops, deployment.slots))
+        lanes = min(self.context.config.generate.lanes or hops, deployment.slots)
+        return Shape(hops, lanes, deployment.ragged)
 
 
 @contextmanager

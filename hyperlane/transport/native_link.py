@@ -4,6 +4,9 @@ import socket
 from importlib import import_module
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hyperlane.errors import TransportError
 from hyperlane.transport.answer import Answer, Answered, send_reply
 from hyperlane.transport.frame import Frame, Kind, Run
@@ -104,3 +107,59 @@ class NativeReceiver:
 
     def close(self) -> None:
         self._receiver.close()
+
+
+class NativeTurn:
+    """Takes the decode steps of an epoch from their frames to their calls' memory, and on to the next frames.
+
+    It knows calls of one row a slot (hyperlane/worker/decode_call.py), which it is given one a number of rows; rows
+    travel as they are. Every other frame is given up to Python.
+    """
+
+    def __init__(self, receiver: NativeReceiver, sender: NativeSender, epoch: int, kept_records: int) -> None:
+        self._receiver, self._sender = receiver, sender
+        module = import_module("hyperlane._native")
+        self._turn = module.Turn(receiver._receiver, sender._sender, epoch, kept_records)
+
+    def add(
+        self,
+        rows: NDArray[Any],
+        positions: NDArray[np.int64],
+        slots: NDArray[np.int64],
+        outputs: tuple[NDArray[Any], ...],
+        live: NDArray[np.int64],
+        context: int,
+    ) -> None:
+        """The memory of a call; `live` and `context` are the session's, the same for all of its calls."""
+        self._turn.add(rows, positions, slots, outputs, live, context)
+
+    def take(self, timeout_s: float) -> int:
+        """Wait for a frame: the rows of the call whose inputs it became, or 0 where it has to be given up.
+
+        Raises TimeoutError, and TransportError once closed.
+        """
+        try:
+            return int(self._turn.take(timeout_s))
+        except ConnectionError as error:
+            raise TransportError(f"the data port {self._receiver.address} is closed") from error
+
+    def give_up(self) -> tuple[Frame, int, int]:
+        """The frame that was taken, when it had come and when it was taken."""
+        frame, arrived_ns, taken_ns = self._turn.give_up(_TYPES)
+        return cast(Frame, frame), arrived_ns, taken_ns
+
+    def send(self, timeout_s: float) -> None:
+        """The outputs of the call, which has run, to the next of the chain. Raises as a sender's `send`."""
+        try:
+            self._turn.send(timeout_s)
+        except ConnectionError as error:
+            raise TransportError(f"the link to {self._sender.address} is broken: {error}") from error
+
+    def records(self) -> list[tuple[Any, ...]]:
+        """The latest steps, as the fields of a StepRecord."""
+        return list(self._turn.records())
+
+    @property
+    def hidden_values(self) -> int:
+        """How many numbers the hidden states had that were sent."""
+        return int(self._turn.hidden_values)

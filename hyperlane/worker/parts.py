@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hyperlane.control.types import LinkCounters, LinkSpeed, ShardSpec, Wiring
 from hyperlane.timeline.record import StepRecord
 from hyperlane.worker.codecs import EpochCodecs
+from hyperlane.worker.decode_call import DecodeCall
 from hyperlane.worker.gpu import DeviceRows
 from hyperlane.worker.result import StepResult as StepResult  # for those who write parts
 
@@ -22,6 +23,9 @@ class Session(Protocol):
 
     def copy(self, source: int, target: int, count: int) -> None:
         """Slot `target` takes over the first `count` positions of `source`."""
+
+    def decode_call(self, rows: int) -> DecodeCall | None:
+        """The memory of a step of one row a slot; None where steps go through `run` only."""
 
     def close(self) -> None: ...
 

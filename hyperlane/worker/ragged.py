@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperlane.transport.frame import Run, row_positions
+from hyperlane.worker.decode_call import DecodeCall
 from hyperlane.worker.gpu import DeviceRows
 from hyperlane.worker.result import FIELDS, StepResult
 from hyperlane.worker.signature import Cache, Signature, Value, bind_caches
@@ -43,6 +44,22 @@ class RaggedCalls:
         self._session.run_with_iobinding(call.binding)
         found: dict[str, Any] = {FIELDS[name]: array.copy() for name, array in call.outputs.items()}
         return StepResult(**found)
+
+    def decode_call(self, rows: int, live: NDArray[np.int64], context: int) -> DecodeCall | None:
+        """A call of its own for steps of one row a slot; None for so many rows that no call stays prepared."""
+        if rows > _KEPT_ROWS:
+            return None
+        call, session = self._new_call(rows, rows, want_logits=False), self._session
+        call.output_rows[:] = np.arange(rows)
+        return DecodeCall(
+            run=lambda: session.run_with_iobinding(call.binding),
+            rows=call.rows[0],
+            positions=call.positions[0],
+            slots=call.slots,
+            outputs=tuple(call.outputs.values()),
+            live=live,
+            context=context,
+        )
 
     def close(self) -> None:
         """Let go of the session and of all memory."""

@@ -6,16 +6,18 @@ The only door to onnxruntime. With our own attention a step is one call (ragged.
 import importlib.metadata
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlane.errors import WorkerError, one_line
+from hyperlane.errors import HyperlaneError, WorkerError, one_line
 from hyperlane.transport.frame import Run
 from hyperlane.worker.batched import BatchedCalls
 from hyperlane.worker.caches import copy_slot, new_caches
+from hyperlane.worker.decode_call import DecodeCall
 from hyperlane.worker.device_call import DeviceSide, refuse_float32
 from hyperlane.worker.gpu import DeviceRows, Gpu
 from hyperlane.worker.memory import is_out_of_memory, step_out_of_memory, weights_out_of_memory
@@ -23,6 +25,7 @@ from hyperlane.worker.operators import operators_library
 from hyperlane.worker.ragged import RaggedCalls
 from hyperlane.worker.result import StepResult
 from hyperlane.worker.signature import Cache, Signature
+from hyperlane.worker.weights import load_weights
 
 
 class Session:
@@ -51,6 +54,7 @@ class Session:
         self._context, self._slots = context, slots
         kind, _, index = device.partition(":")
         self._device: DeviceSide | None = None
+        self._weights: dict[str, Any] = {}  # which the session reads where they lie
         try:
             if kind == "cuda":
                 if "CUDAExecutionProvider" not in self._runtime.get_available_providers():
@@ -92,13 +96,28 @@ class Session:
         self._check(runs, rows)
         try:
             result = self._calls.run(runs, rows, want_logits)
-        except Exception as error:  # onnxruntime's own types, one a kind of failure
-            if is_out_of_memory(error):
-                raise step_out_of_memory(len(rows), error) from error
-            raise WorkerError(f"a step of {len(rows)} rows failed: {one_line(error)[:300]}") from error
+        except Exception as error:
+            raise _step_error(len(rows), error) from error
         for run in runs:
             self._live[run.slot] = run.position + run.count
         return result
+
+    def decode_call(self, rows: int) -> DecodeCall | None:
+        """Where a step of one row a slot is computed without Python between frames; None where that cannot be."""
+        if not isinstance(self._calls, RaggedCalls):
+            return None
+        call = self._calls.decode_call(rows, self._live, self._context)
+        if call is None:
+            return None
+        compute = call.run
+
+        def run() -> None:
+            try:
+                compute()
+            except Exception as error:
+                raise _step_error(rows, error) from error
+
+        return replace(call, run=run)
 
     def wait(self) -> None:
         """Until everything that was queued is done."""
@@ -124,6 +143,7 @@ class Session:
         self._calls.close()
         self._caches = ()
         self._session = None
+        self._weights.clear()
         self._device = None
 
     def _check(self, runs: Sequence[Run], rows: NDArray[Any] | DeviceRows) -> None:
@@ -160,12 +180,22 @@ class Session:
         if library is not None:
             options.register_custom_ops_library(library)
         if self._device is None:
+            for name, array in load_weights(graph_path).items():
+                self._weights[name] = self._runtime.OrtValue.ortvalue_from_numpy(array)
+                options.add_initializer(name, self._weights[name])
             return self._runtime.InferenceSession(graph_path, options, providers=["CPUExecutionProvider"])
         return self._device.load(
             lambda cuda: self._runtime.InferenceSession(
                 graph_path, options, providers=[("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
             )
         )
+
+
+def _step_error(rows: int, error: Exception) -> HyperlaneError:
+    """For one of onnxruntime's own types, one a kind of failure."""
+    if is_out_of_memory(error):
+        return step_out_of_memory(rows, error)
+    return WorkerError(f"a step of {rows} rows failed: {one_line(error)[:300]}")
 
 
 def _bytes_beside(graph_path: Path) -> int:

@@ -29,6 +29,7 @@ from hyperlane.model.store import LayerStore
 from hyperlane.timeline.record import Records
 from hyperlane.worker import speed
 from hyperlane.worker.codecs import EpochCodecs, open_codecs
+from hyperlane.worker.decode_call import DecodeCall
 from hyperlane.worker.execute import compared, run_step
 from hyperlane.worker.gpu import DeviceRows
 from hyperlane.worker.intake import Intake, held_bytes
@@ -264,6 +265,21 @@ class _OneAtATime:
             if self._session is None:
                 raise WorkerError("the shard was unloaded while a step was on its way")
             self._session.copy(source, target, count)
+
+    def decode_call(self, rows: int) -> DecodeCall | None:
+        with self._lock:
+            call = None if self._session is None else self._session.decode_call(rows)
+        if call is None:
+            return None
+        compute = call.run
+
+        def run() -> None:
+            with self._lock:
+                if self._session is None:
+                    raise WorkerError("the shard was unloaded while a step was on its way")
+                compute()
+
+        return replace(call, run=run)
 
     def close(self) -> None:
         with self._lock:

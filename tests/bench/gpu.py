@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hyperlane.transport.codec.device import cuda
+from tests.bench.pipeline.report import JOBS, Wanted, report
 from tests.bench.row import Row
 
 NAMES = ("int4_plain", "h8", "h4", "int4")
@@ -24,6 +25,8 @@ def run(args: Sequence[str]) -> list[Row]:
     parser.add_argument("--devices", default="0", help="GPUs that they take in turn, such as 0,1")
     parser.add_argument("--shape", choices=("7b", "13b"), action="append", help="may repeat; 7b")
     parser.add_argument("--link", default="int4", help="the codec between the workers")
+    parser.add_argument("--job", choices=JOBS, action="append", help="of the pipelines; may repeat; all")
+    parser.add_argument("--weights", choices=("fp16", "int4"), action="append", help="may repeat; both")
     parser.add_argument("--parts", type=Path, help="a folder that tests.bench.pipeline.parts wrote; else traced now")
     parser.add_argument("--seed", type=int, help="of the rows that are checked; default: a fresh one")
     options = parser.parse_args(args)
@@ -32,10 +35,17 @@ def run(args: Sequence[str]) -> list[Row]:
     seed = options.seed if options.seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
     names, rows = options.codec or NAMES, []
     if options.only == "pipeline" or options.workers:
-        from tests.bench.pipeline.report import report
-
-        devices = [int(number) for number in options.devices.split(",")]
-        return report(options.parts, options.shape or ["7b"], options.workers or 2, devices, options.link)
+        numbers = [int(number) for number in options.devices.split(",")]
+        workers = options.workers or 2
+        places = [f"cuda:{numbers[i % len(numbers)]}" for i in range(workers)]
+        wanted = Wanted(
+            shapes=options.shape or ["7b"],
+            weights=options.weights or ["fp16", "int4"],
+            jobs=options.job or JOBS,
+            places=places,
+            codec=options.link,
+        )
+        return list(report(options.parts, wanted))
     if options.only != "time":
         from tests.bench.kernels.check import check
 

@@ -207,6 +207,32 @@ class Guesses:
     def observe(self, rows: int, seconds: float) -> None: ...
 
 
+class Companies(Guesses):
+    """Remembers the companies that it was asked for."""
+
+    seen: tuple[Company, ...] = ()
+
+    def draft(self, request: int, tokens: list[int], guess: Sequence[int], room: int, company: Company) -> list[int]:
+        self.seen += (company,)
+        return []
+
+
+def test_drafts_are_weighed_by_the_chain_that_there_is_now() -> None:
+    drafts = Companies(Random(0))
+    scheduler = make(drafts=drafts)
+    scheduler.submit(0, [1, 2])
+    (prefill,) = sent(scheduler)
+    complete(scheduler, prefill)
+    sent(scheduler)
+    assert drafts.seen == (Company(1),)
+    scheduler.restart(Shape(2, 2, ragged=True))
+    (prefill,) = sent(scheduler)
+    complete(scheduler, prefill)
+    sent(scheduler)
+    assert Company(1, ragged=True) in drafts.seen[1:]
+    assert all(company.ragged for company in drafts.seen[1:])
+
+
 @dataclass
 class Play:
     """Requests that come, end, are cancelled and fail in a random order."""
@@ -283,7 +309,7 @@ class Play:
         self.workers.in_flight.clear()
         self.workers.keys.clear()
         hops, lanes = self.random.randint(1, 4), self.random.randint(1, self.scheduler.slots)
-        self.scheduler.restart(self.random.choice((None, Shape(hops, lanes))))
+        self.scheduler.restart(self.random.choice((None, Shape(hops, lanes, self.random.random() < 0.5))))
 
 
 @settings(deadline=None, max_examples=300)

@@ -21,8 +21,8 @@ class Counter:
     def forget(self, request: int) -> None: ...
 
 
-def make(share: float = 0.4, most: int = 31, *, ragged: bool = False) -> Speculation:
-    return Speculation(Counter(), most, RowCost(share, ragged))
+def make(share: float = 0.4, most: int = 31) -> Speculation:
+    return Speculation(Counter(), most, RowCost(share))
 
 
 def taught(speculation: Speculation, *fates: tuple[int, bool]) -> Speculation:
@@ -31,8 +31,10 @@ def taught(speculation: Speculation, *fates: tuple[int, bool]) -> Speculation:
     return speculation
 
 
-def drafts(speculation: Speculation, beside: int = 1, room: int = 99, drafting: int = 0) -> int:
-    return len(speculation.draft(0, list(range(5)), (), room, Company(beside, drafting)))
+def drafts(
+    speculation: Speculation, beside: int = 1, room: int = 99, drafting: int = 0, *, ragged: bool = False
+) -> int:
+    return len(speculation.draft(0, list(range(5)), (), room, Company(beside, drafting, ragged)))
 
 
 def test_a_row_gives_one_token_and_its_drafts_as_far_as_they_are_right() -> None:
@@ -114,14 +116,14 @@ def test_the_cost_of_a_row_is_measured() -> None:
 def test_a_step_costs_one_call_or_one_for_each_sequence_with_drafts(
     company: Company, drafts: int, one_call: float, calls: float
 ) -> None:
-    assert RowCost(0.25, ragged=True).steps(company, drafts) == one_call
+    assert RowCost(0.25).steps(company._replace(ragged=True), drafts) == one_call
     assert RowCost(0.25).steps(company, drafts) == calls
 
 
 def test_beside_others_drafts_pay_sooner_where_they_take_no_call_of_their_own() -> None:
-    found = {ragged: taught(make(0.1, ragged=ragged), *[(1, False)] * 2) for ragged in (True, False)}
-    assert {ragged: drafts(speculation, beside=8) for ragged, speculation in found.items()} == {True: 1, False: 0}
-    assert drafts(found[False], beside=8, drafting=7) > 0, "its row alone is a call already"
+    speculation = taught(make(0.1), *[(1, False)] * 2)
+    assert {ragged: drafts(speculation, beside=8, ragged=ragged) for ragged in (True, False)} == {True: 1, False: 0}
+    assert drafts(speculation, beside=8, drafting=7) > 0, "its row alone is a call already"
 
 
 def test_a_new_request_starts_anew() -> None:

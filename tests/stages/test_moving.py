@@ -66,7 +66,7 @@ class FakeWatch:
 def mover(chain: FakeChain, watch: FakeWatch, monkeypatch: pytest.MonkeyPatch) -> Moving:
     def deployed(self: Moving, plan: Plan) -> Any:
         shards = [SimpleNamespace(worker=p.worker, start=p.start, stop=p.stop) for p in plan.placements]
-        return SimpleNamespace(shards=shards, slots=plan.slots)
+        return SimpleNamespace(shards=shards, slots=plan.slots, ragged=len(shards) < 3)
 
     monkeypatch.setattr(Moving, "_deployed", deployed)
     context = SimpleNamespace(config=CONFIG)
@@ -76,7 +76,7 @@ def mover(chain: FakeChain, watch: FakeWatch, monkeypatch: pytest.MonkeyPatch) -
 def test_a_better_plan_takes_the_chains_place(monkeypatch: pytest.MonkeyPatch) -> None:
     chain, watch = FakeChain(), FakeWatch()
     moves = mover(chain, watch, monkeypatch)
-    assert moves.turn() == Shape(2, 2)
+    assert moves.turn() == Shape(2, 2, True)
     assert (chain.entered, chain.left, watch.settled) == (["ab"], 1, [AFTER])
     (move,) = moves.moves
     assert (move.reason, [w.name for w in move.workers]) == ("c is slow", ["a", "b"])
@@ -97,7 +97,7 @@ def test_a_worker_that_is_gone_is_planned_without(monkeypatch: pytest.MonkeyPatc
     chain, watch = FakeChain(), FakeWatch(target=None)
     moves = mover(chain, watch, monkeypatch)
     monkeypatch.setattr(moving, "_silent", lambda workers: {"b"})
-    assert moves.mend(WorkerError("the chain fell silent")) == Shape(2, 2)
+    assert moves.mend(WorkerError("the chain fell silent")) == Shape(2, 2, True)
     assert chain.entered == ["ac"]
     assert [worker.name for worker in watch.now.cluster.workers] == ["a", "c"]
     assert [move.reason for move in moves.moves] == ["b is gone"]
@@ -107,7 +107,7 @@ def test_what_spoils_one_deployment_does_not_end_the_run(monkeypatch: pytest.Mon
     chain, watch = FakeChain(stumbles=1), FakeWatch(target=None)
     moves = mover(chain, watch, monkeypatch)
     monkeypatch.setattr(moving, "_silent", lambda workers: {"b"})
-    assert moves.mend(WorkerError("the chain fell silent")) == Shape(2, 2)
+    assert moves.mend(WorkerError("the chain fell silent")) == Shape(2, 2, True)
     assert chain.entered == ["ac", "ac"]
     assert [move.reason for move in moves.moves] == ["b is gone"]
 
@@ -117,7 +117,7 @@ def test_another_may_die_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     moves = mover(chain, watch, monkeypatch)
     gone = iter([{"b"}, {"c"}])
     monkeypatch.setattr(moving, "_silent", lambda workers: next(gone))
-    assert moves.mend(WorkerError("the chain fell silent")) == Shape(1, 1)
+    assert moves.mend(WorkerError("the chain fell silent")) == Shape(1, 1, True)
     assert chain.entered == ["ac", "ac", "a"]
 
 

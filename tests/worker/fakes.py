@@ -15,7 +15,9 @@ from hyperlane.control.types import CodecTime, LinkCounters, LinkSpeed, ShardSpe
 from hyperlane.errors import TransportError, WorkerError
 from hyperlane.model.store import LayerStore
 from hyperlane.timeline.record import StepRecord
+from hyperlane.transport.frame import Run
 from hyperlane.worker.codecs import EpochCodecs
+from hyperlane.worker.decode_call import DecodeCall
 from hyperlane.worker.parts import Parts, StepResult
 from hyperlane.worker.profile import Memory
 from hyperlane.worker.worker import About, Worker
@@ -48,6 +50,34 @@ class FakeSession:
         if want_logits:
             return StepResult(logits_NV=hidden_RD)
         return StepResult(ids_NK=sums_N[:, None].astype(np.int64), logits_NK=sums_N[:, None], logsumexp_N=sums_N)
+
+    def decode_call(self, rows: int) -> DecodeCall:
+        """Slots hold whatever a step asks for."""
+        given = np.zeros(rows, np.int64) if self.spec.first else np.zeros((rows, WIDTH), np.float32)
+        positions, slots = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+        logits_NK, sums_N = np.zeros((rows, 1), np.float32), np.zeros(rows, np.float32)
+        outputs: tuple[NDArray[Any], ...] = (np.zeros((rows, 1), np.int64), logits_NK, sums_N)
+        if not self.spec.last:
+            outputs = (np.zeros((rows, WIDTH), np.float32),)
+
+        def run() -> None:
+            runs = [
+                Run(slot, 1, position, 1) for slot, position in zip(slots.tolist(), positions.tolist(), strict=True)
+            ]
+            result = self.run(runs, given, False)
+            found: list[Any] = [result.hidden_RD, result.ids_NK, result.logits_NK, result.logsumexp_N]
+            for array, values in zip(outputs, [array for array in found if array is not None], strict=True):
+                array[:] = values
+
+        return DecodeCall(
+            run=run,
+            rows=given,
+            positions=positions,
+            slots=slots,
+            outputs=outputs,
+            live=np.full(self.spec.slots, self.spec.context, np.int64),
+            context=self.spec.context,
+        )
 
 
 @dataclass(slots=True)

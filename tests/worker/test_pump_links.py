@@ -145,6 +145,8 @@ class Gated:
         assert self.gate.wait(WAIT_S)
         return self.inner.run(runs, rows, want_logits)
 
+    def decode_call(self, rows: int) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -196,6 +198,8 @@ class OnGpu:
     def run(self, runs: Any, rows: Any, want_logits: bool) -> Any:
         begin_ns = time.monotonic_ns() + 10**9
         return replace(self.inner.run(runs, rows, want_logits), gpu_ns=lambda: (begin_ns, begin_ns + 5000))
+
+    def decode_call(self, rows: int) -> None: ...
 
     def close(self) -> None: ...
 

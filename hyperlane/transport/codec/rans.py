@@ -50,6 +50,9 @@ def decode(
     symbol_TB, start_TK = lookup(frequency_TK), starts(frequency_TK)
     if any(len(string) < STATES_BYTES for string in strings):
         raise TransportError(f"a string of rANS has fewer than its {STATES_BYTES} bytes of states")
+    most = STATES_BYTES + table_SNL.shape[1] * LANES  # a symbol takes a byte at most
+    if any(len(string) > most for string in strings):
+        raise TransportError(f"a string of rANS has more than the {most} bytes that its symbols can take")
     size_S = np.array([len(string) for string in strings])
     data_SB = np.zeros((len(strings), int(size_S.max(initial=0)) + LANES), np.uint8)
     for row, string in zip(data_SB, strings, strict=True):

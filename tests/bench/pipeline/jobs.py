@@ -17,6 +17,7 @@ import numpy as np
 
 from hyperlane.artifacts import Manifest
 from hyperlane.model.store import LayerStore
+from hyperlane.partition.balanced import balanced_bounds
 from hyperlane.timeline.timeline import Timeline, busy_shares
 from hyperlane.transport.frame import Run
 from tests.bench.pipeline import bare, hf, steps
@@ -27,6 +28,7 @@ from tests.bench.pipeline.parts import Variant, fill
 PAST = 256
 TIMED = 96
 MOST_KERNELS = 16
+LAYER_PERCENT, HEAD_PERCENT = 100, 160  # the head and its candidates by a layer, on an H100, eight rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ class Job:
     context: int = 2304
     graphs: bool = True
     shortcut: bool = True
-    bounds: Sequence[int] = ()  # of the shards' layers; empty: as even as can be
+    bounds: Sequence[int] = ()  # of the shards' layers; empty: so that all take about as long
     compare: Sequence[str] = ("eager", "compiled")  # of HF
     extra: Sequence[str] = ()
 
@@ -200,8 +202,7 @@ def _manifests(job: Job) -> tuple[LayerStore, list[Manifest]]:
 
 
 def _bounds(job: Job, manifest: Manifest) -> list[int]:
-    shards = len(job.devices)
-    return list(job.bounds) or [manifest.layers * i // shards for i in range(shards + 1)]
+    return list(job.bounds) or balanced_bounds([LAYER_PERCENT] * manifest.layers, HEAD_PERCENT, len(job.devices))
 
 
 def _prefills(job: Job, measure: Callable[[int], float]) -> Iterator[tuple[str, float]]:

@@ -5,45 +5,71 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.bench.pipeline.parts import main as trace
 from tests.bench.row import Row
 
+JOBS = ("agreement", "mixed", "bare", "pipeline", "hf")
 JOB_S = 300
 
 
-def report(parts: Path | None, shapes: Sequence[str], workers: int, devices: Sequence[int], codec: str) -> list[Row]:
-    """Pipelines of `workers` over `devices` in turns, against the same shards without links and against HF.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """`places`: a device a worker. `codec`: of the links by TCP."""
+
+    shapes: Sequence[str]
+    weights: Sequence[str]
+    jobs: Sequence[str]
+    places: Sequence[str]
+    codec: str
+
+
+def report(parts: Path | None, wanted: Wanted) -> Iterator[Row]:
+    """Pipelines of workers on their places, against the same shards without links and against HF.
 
     parts: a folder of graphs as `tests.bench.pipeline.parts` writes it; None traces them here.
     """
-    places = [f"cuda:{devices[i % len(devices)]}" for i in range(workers)]
     with tempfile.TemporaryDirectory() as folder:
         if parts is None:
             parts = Path(folder, "parts")
             trace([str(parts)])
-        shared = {"parts": str(parts), "store": str(Path(folder, "store")), "codec": codec}
-        return [row for job, told in _jobs(shapes, places) for row in _run(job, {**shared, **told})]
+        shared = {"parts": str(parts), "store": str(Path(folder, "store")), "codec": wanted.codec}
+        for job, told in [*_small(wanted.places), *_large(wanted)]:
+            if job not in wanted.jobs:
+                continue
+            for row in _run(job, {**shared, **told}):
+                print(f"{row.what} {row.value:.4g} {row.unit}", file=sys.stderr)  # the table comes last, minutes later
+                yield row
 
 
-def _jobs(shapes: Sequence[str], places: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    one = [places[0]] * len(places)
+def _small(places: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is the same on a GPU as on a CPU."""
     small = {"shape": "small", "slots": 2, "context": 256, "codec": "raw"}
-    for weights in ("fp16", "fp32"):
-        yield "agreement", {**small, "devices": places[:1], "weights": [weights]}
-    yield "mixed", {**small, "devices": one, "weights": ["fp32"]}
+    for one in ("fp16", "fp32"):
+        yield "agreement", {**small, "devices": places[:1], "weights": [one]}
+    yield "mixed", {**small, "devices": [places[0]] * len(places), "weights": ["fp32"]}
     for devices, weights in (([places[0], "cpu"], ["fp16", "fp32"]), (["cpu", places[0]], ["fp32", "fp16"])):
         yield "mixed", {**small, "devices": devices, "weights": weights}
-    for shape in shapes:
-        for weights in ("fp16", "int4") if shape == "7b" else ("fp16",):
+
+
+def _large(wanted: Wanted) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is fast. On one GPU a large model leaves no room for as many slots of as much context."""
+    places, one = wanted.places, [wanted.places[0]] * len(wanted.places)
+    for shape in wanted.shapes:
+        small = shape == "7b"
+        for weights in wanted.weights if small else ("fp16",):
             told = {"shape": shape, "weights": [weights], "lanes": [[4, 8]]}
-            yield "bare", {**told, "devices": one}
+            alone = {**told, "devices": one} if small else {**told, "devices": one, "context": 512, "prefills": []}
+            yield "bare", alone
             for shortcut in (True, False):
                 yield "pipeline", {**told, "devices": places, "shortcut": shortcut}
             if len(set(places)) > 1:
-                yield "pipeline", {**told, "devices": one}
+                yield "pipeline", alone
+            if len(set(places)) > 1 and not small:
+                yield "pipeline", {**told, "devices": one, "slots": 1, "batches": [], "lanes": []}
         yield "hf", {"shape": shape, "devices": list(dict.fromkeys(places))}
 
 

@@ -1,5 +1,7 @@
 """rANS: any symbols of any tables come back, in the bits that their frequencies promise; other bytes are refused."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -61,3 +63,15 @@ def test_strings_that_were_not_encoded_so_are_refused() -> None:
     for wrong in (string[:-1], string[:10], np.append(string, np.uint8(0)), string ^ np.uint8(1)):
         with pytest.raises(TransportError, match="string of rANS"):
             rans.decode([wrong], SKEWED, table)
+
+
+def test_one_long_string_does_not_take_its_memory_for_all_of_them() -> None:
+    table = np.ones((200, 1, rans.LANES), np.int16)
+    strings = [np.zeros(rans.STATES_BYTES, np.uint8)] * 199 + [np.zeros(1 << 20, np.uint8)]
+    tracemalloc.start()
+    try:
+        with pytest.raises(TransportError, match="more than the 96 bytes"):
+            rans.decode(strings, SKEWED, table)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
