@@ -1,7 +1,6 @@
-#include "cuda_ops/attention.hpp"
-
 #include <algorithm>
 
+#include "cuda_ops/attention.hpp"
 #include "cuda_ops/decode_kernel.cuh"
 #include "cuda_ops/prompt_kernel.cuh"
 

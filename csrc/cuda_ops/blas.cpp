@@ -10,13 +10,14 @@
 namespace hyperlane::cuda_ops {
 namespace {
 
-constexpr int kHalf = 2, kCompute32 = 68, kDefaultAlgorithm = -1, kPlain = 0;  // of library_types.h, cublas_api.h
+constexpr int kHalf = 2, kCompute32 = 68, kDefaultAlgorithm = -1,
+              kPlain = 0;  // of library_types.h, cublas_api.h
 
 using Create = int (*)(void**);
 using SetStream = int (*)(void*, cudaStream_t);
-using Multiply = int (*)(void* handle, int, int, int m, int n, int k, const void* alpha, const void* a, int, int lda,
-                         const void* b, int, int ldb, const void* beta, void* c, int, int ldc, int compute,
-                         int algorithm);
+using Multiply = int (*)(void* handle, int, int, int m, int n, int k, const void* alpha, const void* a, int,
+                         int lda, const void* b, int, int ldb, const void* beta, void* c, int, int ldc,
+                         int compute, int algorithm);
 
 class Library {
  public:
@@ -27,20 +28,22 @@ class Library {
     for (const char* name : {"libcublas.so.13", "libcublas.so.12", "libcublas.so"}) {
       if (library_ == nullptr) library_ = dlopen(name, RTLD_LAZY);
     }
-    if (library_ == nullptr) throw std::runtime_error("products of many rows need cuBLAS, which is not found");
+    if (library_ == nullptr)
+      throw std::runtime_error("products of many rows need cuBLAS, which is not found");
     create_ = function<Create>("cublasCreate_v2");
     set_stream_ = function<SetStream>("cublasSetStream_v2");
     multiply_ = function<Multiply>("cublasGemmEx");
   }
 
-  void run(const half* x, const half* weight, half* out, int rows, int K, int N, bool add, cudaStream_t stream) {
+  void run(const half* x, const half* weight, half* out, int rows, int K, int N, bool add,
+           cudaStream_t stream) {
     const std::lock_guard<std::mutex> lock(mutex_);  // a handle is one thread's at a time
     void* handle = handle_of_device();
     check(set_stream_(handle, stream));
     const float one = 1, before = add ? 1 : 0;
     // Matrices of columns, as cuBLAS takes them: out^T = weight^T x^T.
-    check(multiply_(handle, kPlain, kPlain, N, rows, K, &one, weight, kHalf, N, x, kHalf, K, &before, out, kHalf, N,
-                    kCompute32, kDefaultAlgorithm));
+    check(multiply_(handle, kPlain, kPlain, N, rows, K, &one, weight, kHalf, N, x, kHalf, K, &before, out,
+                    kHalf, N, kCompute32, kDefaultAlgorithm));
   }
 
  private:

@@ -1,4 +1,5 @@
-// The few functions of cuBLAS that prompts need, from the library that ONNX Runtime has loaded: nothing is linked.
+// The few functions of cuBLAS that prompts need, from the library that ONNX Runtime has loaded: nothing is
+// linked.
 #pragma once
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>

@@ -1,9 +1,10 @@
-// Attention of one new token a slot: turns queries and keys, appends to the cache, and reads the slot's keys and
-// values once, at the memory's speed.
+// Attention of one new token a slot: turns queries and keys, appends to the cache, and reads the slot's keys
+// and values once, at the memory's speed.
 //
-// A block takes one head of the cache for kGroup heads of queries. Groups of lanes, 8 elements of a head each, are
-// streams of their own: positions in turn, softmax as it goes, one merge at the end. Where slots and heads are few
-// the blocks of a cluster share out the positions. The first keys are fetched before the kernels before have ended.
+// A block takes one head of the cache for kGroup heads of queries. Groups of lanes, 8 elements of a head
+// each, are streams of their own: positions in turn, softmax as it goes, one merge at the end. Where slots
+// and heads are few the blocks of a cluster share out the positions. The first keys are fetched before the
+// kernels before have ended.
 #pragma once
 #include <cooperative_groups.h>
 
@@ -41,7 +42,8 @@ __global__ void __launch_bounds__(kDecodeThreads) decode_attention(const Attenti
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
       const int row = begin + i * kStreams + stream;
-      if (row < position) k[i] = *reinterpret_cast<const uint4*>(keys + static_cast<size_t>(row) * kHead + at);
+      if (row < position)
+        k[i] = *reinterpret_cast<const uint4*>(keys + static_cast<size_t>(row) * kHead + at);
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {

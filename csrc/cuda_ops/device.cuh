@@ -58,7 +58,8 @@ __device__ inline void let_next_start() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
-// Until all that the kernels before have written is there. Every kernel here waits, so that "before" is all of them.
+// Until all that the kernels before have written is there. Every kernel here waits, so that "before" is all
+// of them.
 __device__ inline void await_previous() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

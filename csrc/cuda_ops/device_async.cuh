@@ -10,7 +10,8 @@ __device__ inline void barrier_init(uint32_t barrier, unsigned count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
 }
 __device__ inline void barrier_expect(uint32_t barrier, unsigned bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
 }
 __device__ inline void barrier_arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
@@ -25,10 +26,11 @@ __device__ inline void barrier_wait(uint32_t barrier, unsigned parity) {
 }
 
 // The box at (column, row) of a matrix; what is outside becomes zeros.
-__device__ inline void copy_box(uint32_t target, const CUtensorMap* map, int column, int row, uint32_t barrier) {
+__device__ inline void copy_box(uint32_t target, const CUtensorMap* map, int column, int row,
+                                uint32_t barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::
-          "r"(target),
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
+      "[%4];" ::"r"(target),
       "l"(map), "r"(column), "r"(row), "r"(barrier)
       : "memory");
 }

@@ -1,10 +1,9 @@
-#include "cuda_ops/product.hpp"
-
 #include <stdexcept>
 #include <string>
 
 #include "cuda/counters.hpp"
 #include "cuda_ops/blas.hpp"
+#include "cuda_ops/product.hpp"
 #include "cuda_ops/product_kernel.cuh"
 #include "cuda_ops/rows.hpp"
 
@@ -22,10 +21,9 @@ CUtensorMap map_of(const half* matrix, int rows, int columns, int box_rows) {
   const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
   const cuuint64_t pitch[] = {static_cast<cuuint64_t>(columns) * 2};
   const cuuint32_t box[] = {kBox, static_cast<cuuint32_t>(box_rows)}, steps[] = {1, 1};
-  const CUresult state =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, const_cast<half*>(matrix), sizes, pitch, box, steps,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult state = encode(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, const_cast<half*>(matrix), sizes,
+                                pitch, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (state != CUDA_SUCCESS) throw std::runtime_error("the copy engine takes no such matrix");
   return map;
 }
@@ -34,11 +32,13 @@ template <int kRowTiles, int kStages>
 cudaError_t run(const Product& p, int shares, cudaStream_t stream) {
   constexpr bool kNormed = kRowTiles == 1;
   constexpr int kColumns = 2 * kBox;
-  const Maps maps{map_of(p.weight, p.K, p.N, kDepth), map_of(p.up != nullptr ? p.up : p.weight, p.K, p.N, kDepth),
+  const Maps maps{map_of(p.weight, p.K, p.N, kDepth),
+                  map_of(p.up != nullptr ? p.up : p.weight, p.K, p.N, kDepth),
                   map_of(p.x, p.M, p.K, 8 * kRowTiles)};
   if (kNormed && p.norm != nullptr)
-    return p.up != nullptr ? run_product<kRowTiles, kColumns, kStages, true, kNormed>(p, maps, shares, stream)
-                           : run_product<kRowTiles, kColumns, kStages, false, kNormed>(p, maps, shares, stream);
+    return p.up != nullptr
+               ? run_product<kRowTiles, kColumns, kStages, true, kNormed>(p, maps, shares, stream)
+               : run_product<kRowTiles, kColumns, kStages, false, kNormed>(p, maps, shares, stream);
   return p.up != nullptr ? run_product<kRowTiles, kColumns, kStages, true, false>(p, maps, shares, stream)
                          : run_product<kRowTiles, kColumns, kStages, false, false>(p, maps, shares, stream);
 }
@@ -66,7 +66,8 @@ void many(const Product& p, half* both, cudaStream_t stream) {
     return check_cuda(gate_rows(both, second, p.out, static_cast<std::size_t>(p.M) * p.N, stream));
   }
   if (p.residual != nullptr && p.residual != p.out)
-    check_cuda(cudaMemcpyAsync(p.out, p.residual, sizeof(half) * p.M * p.N, cudaMemcpyDeviceToDevice, stream));
+    check_cuda(
+        cudaMemcpyAsync(p.out, p.residual, sizeof(half) * p.M * p.N, cudaMemcpyDeviceToDevice, stream));
   multiply_many(p.x, p.weight, p.out, p.M, p.K, p.N, p.residual != nullptr, stream);
 }
 

@@ -26,9 +26,12 @@ struct Product {
 constexpr int kFewRows = 64;
 
 // Whether a weight of these sizes can be taken.
-inline bool product_fits(long long K, long long N) { return K > 0 && K % kDepth == 0 && N > 0 && N % kBox == 0; }
+inline bool product_fits(long long K, long long N) {
+  return K > 0 && K % kDepth == 0 && N > 0 && N % kBox == 0;
+}
 
-// How many halves of scratch memory a product takes: normed rows, and both sides of a gate where cuBLAS makes them.
+// How many halves of scratch memory a product takes: normed rows, and both sides of a gate where cuBLAS makes
+// them.
 inline std::size_t scratch_halves(const Product& product) {
   const std::size_t rows = static_cast<std::size_t>(product.M);
   const std::size_t normed = product.norm != nullptr && product.M > 8 ? rows * product.K : 0;

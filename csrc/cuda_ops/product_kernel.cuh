@@ -1,9 +1,9 @@
 // Few rows by a weight: the weight is read once, at the memory's speed, and tensor cores take it as it lies.
 //
-// A block of 8 warps makes `kColumns` columns of all rows: out^T = W^T x^T, so that the weight's columns are the
-// long side of the fragments. One more warp keeps a ring of tiles of 64 of K filled, which it begins before the
-// kernels before have ended. Four groups of warps take 16 of the 64 each; their sums are put together at the end, as
-// are those of the blocks of a cluster, which share out K between them.
+// A block of 8 warps makes `kColumns` columns of all rows: out^T = W^T x^T, so that the weight's columns are
+// the long side of the fragments. One more warp keeps a ring of tiles of 64 of K filled, which it begins
+// before the kernels before have ended. Four groups of warps take 16 of the 64 each; their sums are put
+// together at the end, as are those of the blocks of a cluster, which share out K between them.
 #pragma once
 #include <cooperative_groups.h>
 
@@ -12,10 +12,10 @@
 
 namespace hyperlane::cuda_ops {
 
-constexpr int kWorkers = 256;               // threads that multiply
+constexpr int kWorkers = 256;                   // threads that multiply
 constexpr int kProductThreads = kWorkers + 32;  // and a warp that fetches
-constexpr int kSlices = 4;                  // groups of warps along a tile's depth
-constexpr int kPassTiles = 4;               // row tiles whose sums fit the ring at once
+constexpr int kSlices = 4;                      // groups of warps along a tile's depth
+constexpr int kPassTiles = 4;                   // row tiles whose sums fit the ring at once
 
 template <int kRowTiles, int kColumns>
 __host__ __device__ constexpr int stage_bytes() {  // the weight, x, and the norm's weights; whole KiB
@@ -32,7 +32,8 @@ __host__ __device__ constexpr int product_bytes() {
 }
 
 // 1 / sqrt(mean(x^2) + epsilon) of up to 8 rows, by all workers of a block.
-__device__ inline void norm_scales(const Product& p, float* scales /* [8], shared */, float* parts /* [8] */) {
+__device__ inline void norm_scales(const Product& p, float* scales /* [8], shared */,
+                                   float* parts /* [8] */) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int rows = p.M <= 1 ? 1 : p.M <= 2 ? 2 : p.M <= 4 ? 4 : 8, shares = 8 / rows;
   const int row = warp % rows, share = warp / rows, words = p.K / 8;
@@ -112,7 +113,8 @@ __global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1)
       const auto fetch_rows = [&](int i) {
         const int s = i % kStages, k = (first + i) * kDepth;
         copy_box(base + s * kStage + kWeightBytes, &maps.x, k, 0, full + 8 * s);
-        if (kNorm) copy_bytes(base + s * kStage + kWeightBytes + kRowBytes, p.norm + k, kNormBytes, full + 8 * s);
+        if (kNorm)
+          copy_bytes(base + s * kStage + kWeightBytes + kRowBytes, p.norm + k, kNormBytes, full + 8 * s);
       };
       for (int i = 0; i < kStages && i < count; ++i) fetch_weight(i);
       await_previous();
@@ -136,8 +138,8 @@ __global__ void __launch_bounds__(kProductThreads, kRowTiles <= 4 ? 2 : 1)
     for (int i = 0; i < count; ++i) {
       const int s = i % kStages;
       barrier_wait(full + 8 * s, i / kStages & 1);
-      // The tile before is free only now: products are issued when their fragments have come, not when those were
-      // asked for, and behind the branch of this wait.
+      // The tile before is free only now: products are issued when their fragments have come, not when those
+      // were asked for, and behind the branch of this wait.
       if (i > 0 && lane == 0) barrier_arrive(free + 8 * ((i - 1) % kStages));
       const uint32_t stage = base + s * kStage, rows = stage + kWeightBytes;
       uint32_t b[kRowTiles][2];

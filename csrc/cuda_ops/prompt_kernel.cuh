@@ -1,5 +1,5 @@
-// Attention of several new rows of a slot: keys and values are appended first, then tiles of 64 queries go over tiles
-// of 64 positions, on tensor cores, with a softmax as they go.
+// Attention of several new rows of a slot: keys and values are appended first, then tiles of 64 queries go
+// over tiles of 64 positions, on tensor cores, with a softmax as they go.
 #pragma once
 #include "cuda_ops/attention.hpp"
 #include "cuda_ops/vectors.cuh"
@@ -46,7 +46,9 @@ __global__ void __launch_bounds__(kPromptThreads) prompt_attention(const Attenti
   const half* keys = p.keys + (static_cast<size_t>(slot) * p.kv_heads + kv_head) * p.length * kHead;
   const half* values = p.values + (static_cast<size_t>(slot) * p.kv_heads + kv_head) * p.length * kHead;
   const uint32_t queries = shared_address(memory);
-  const auto place = [](int row, int part) { return row * kHead * 2 + ((part & ~7) + ((part ^ row) & 7)) * 16; };
+  const auto place = [](int row, int part) {
+    return row * kHead * 2 + ((part & ~7) + ((part ^ row) & 7)) * 16;
+  };
 
   const auto fetch = [&](int tile) {
     const uint32_t to = queries + kTileBytes * (1 + 2 * (tile & 1));
@@ -134,7 +136,8 @@ __global__ void __launch_bounds__(kPromptThreads) prompt_attention(const Attenti
     }
 #pragma unroll
     for (int n = 0; n < kPromptTile / 8; n += 2) {
-      const uint32_t a[4] = {bits(__floats2half2_rn(s[n][0], s[n][1])), bits(__floats2half2_rn(s[n][2], s[n][3])),
+      const uint32_t a[4] = {bits(__floats2half2_rn(s[n][0], s[n][1])),
+                             bits(__floats2half2_rn(s[n][2], s[n][3])),
                              bits(__floats2half2_rn(s[n + 1][0], s[n + 1][1])),
                              bits(__floats2half2_rn(s[n + 1][2], s[n + 1][3]))};
 #pragma unroll

@@ -29,7 +29,8 @@ class LinearKernel {
   static constexpr size_t kRequiredInputs = 2;
   static constexpr ElementType kOutputs[] = {kFloat16, kFloat16};
 
-  LinearKernel(const Api* api, const KernelInfo* info) : runtime_(api), epsilon_(runtime_.real(info, "epsilon")) {}
+  LinearKernel(const Api* api, const KernelInfo* info)
+      : runtime_(api), epsilon_(runtime_.real(info, "epsilon")) {}
 
   void compute(KernelContext* context) const {
     Shape shape = shape_of(runtime_, runtime_.input(context, 0));
@@ -64,8 +65,8 @@ class LinearKernel {
   float epsilon_;
 };
 
-// Queries, keys and values side by side [B, S, ..], keys and values [B, kv_heads, L, head], positions [B, S], cosines
-// and sines [L, head / 2] -> rows [B, S, heads * head], and the cache, written to where it is
+// Queries, keys and values side by side [B, S, ..], keys and values [B, kv_heads, L, head], positions [B, S],
+// cosines and sines [L, head / 2] -> rows [B, S, heads * head], and the cache, written to where it is
 class AttentionKernel {
  public:
   static constexpr const char* kName = "HalfAttention";
@@ -90,14 +91,15 @@ class AttentionKernel {
     p.heads = heads_, p.kv_heads = static_cast<int>(cache.dims[1]);
     p.length = static_cast<int>(cache.dims[2]), p.head = static_cast<int>(cache.dims[3]);
     p.scale = scale_;
-    if (!attention_fits(p.head, p.heads, p.kv_heads) || table.dims[1] * 2 != p.head || table.dims[0] < p.length ||
-        rows.dims[2] != static_cast<int64_t>(p.heads + 2 * p.kv_heads) * p.head)
+    if (!attention_fits(p.head, p.heads, p.kv_heads) || table.dims[1] * 2 != p.head ||
+        table.dims[0] < p.length || rows.dims[2] != static_cast<int64_t>(p.heads + 2 * p.kv_heads) * p.head)
       throw std::invalid_argument("HalfAttention: heads do not fit the rows, the cache or the tables");
     half* caches[2];
     for (size_t i = 0; i < 2; ++i) {
       caches[i] = runtime_.data<half>(runtime_.input(context, 1 + i));
       const half* present = runtime_.data<half>(runtime_.output(context, 1 + i, cache.dims, cache.rank));
-      if (present != caches[i]) throw std::invalid_argument("HalfAttention: past and present must be one place");
+      if (present != caches[i])
+        throw std::invalid_argument("HalfAttention: past and present must be one place");
     }
     p.keys = caches[0], p.values = caches[1];
     p.packed = runtime_.data<const half>(runtime_.input(context, 0));

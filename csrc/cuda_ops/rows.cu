@@ -1,7 +1,6 @@
-#include "cuda_ops/rows.hpp"
-
 #include <algorithm>
 
+#include "cuda_ops/rows.hpp"
 #include "cuda_ops/vectors.cuh"
 
 namespace hyperlane::cuda_ops {
@@ -9,7 +8,8 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__global__ void __launch_bounds__(kThreads) norm(const half* x, const half* weight, half* out, int K, float epsilon) {
+__global__ void __launch_bounds__(kThreads)
+    norm(const half* x, const half* weight, half* out, int K, float epsilon) {
   let_next_start();
   await_previous();
   const half* row = x + static_cast<size_t>(blockIdx.x) * K;
@@ -40,7 +40,8 @@ __global__ void __launch_bounds__(kThreads) norm(const half* x, const half* weig
   }
 }
 
-__global__ void __launch_bounds__(kThreads) gate_eights(const half* gate, const half* up, half* out, std::size_t count) {
+__global__ void __launch_bounds__(kThreads)
+    gate_eights(const half* gate, const half* up, half* out, std::size_t count) {
   for (std::size_t i = (blockIdx.x * static_cast<std::size_t>(kThreads) + threadIdx.x) * 8; i < count;
        i += static_cast<std::size_t>(gridDim.x) * kThreads * 8) {
     float gates[8], values[8];
@@ -56,7 +57,8 @@ __global__ void __launch_bounds__(kThreads) gate_eights(const half* gate, const 
 
 cudaError_t norm_rows(const half* x, const half* weight, half* out, int rows, int K, float epsilon,
                       cudaStream_t stream) {
-  return launch(norm, {dim3(static_cast<unsigned>(rows)), kThreads, 0, 1, stream}, x, weight, out, K, epsilon);
+  return launch(norm, {dim3(static_cast<unsigned>(rows)), kThreads, 0, 1, stream}, x, weight, out, K,
+                epsilon);
 }
 
 cudaError_t gate_rows(const half* gate, const half* up, half* out, std::size_t count, cudaStream_t stream) {

@@ -26,7 +26,8 @@ __device__ inline uint4 narrow(const float (&values)[8]) {
 
 // 8 elements from `at` on of a head, turned: pairs are half a head apart.
 template <int kHead>
-__device__ inline void turned(const half* head, const half* cos, const half* sin, int at, float (&values)[8]) {
+__device__ inline void turned(const half* head, const half* cos, const half* sin, int at,
+                              float (&values)[8]) {
   float own[8], other[8], c[8], s[8];
   const bool low = at < kHead / 2;
   widen_at(head + at, own);
