@@ -66,6 +66,14 @@ class RunDir:
         stamp = {"inputs": dict(inputs), "file": file, "sha256": text_digest(text)}
         write_atomic(self.root / stage / "stamp.json", json.dumps(stamp, indent=2) + "\n")
 
+    def revise(self, stage: str, file: str, artifact: object) -> None:
+        """Write again what a finished stage made, from the same inputs: more is known of it by now."""
+        try:
+            inputs = json.loads((self.root / stage / "stamp.json").read_text())["inputs"]
+        except (OSError, json.JSONDecodeError, KeyError):
+            inputs = {}  # the stage will run again
+        self.save(stage, file, artifact, inputs)
+
     def done(self, stage: str, inputs: Mapping[str, str]) -> bool:
         """Whether the stage finished from exactly these inputs and its artifact is still what it wrote."""
         try:

@@ -44,6 +44,18 @@ def test_a_stage_is_done_when_its_inputs_and_its_artifact_are_unchanged(tmp_path
     assert not run_dir.done("discover", {"config": "a"})
 
 
+def test_what_is_known_later_leaves_a_stage_done(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    run_dir.save("discover", "cluster.json", cluster(1), {"config": "a"})
+    run_dir.revise("discover", "cluster.json", cluster(2))
+    assert run_dir.load("discover", "cluster.json", Cluster) == cluster(2)
+    assert run_dir.done("discover", {"config": "a"})
+    (tmp_path / "discover" / "stamp.json").unlink()
+    run_dir.revise("discover", "cluster.json", cluster(1))
+    assert run_dir.load("discover", "cluster.json", Cluster) == cluster(1)
+    assert not run_dir.done("discover", {"config": "a"})
+
+
 def test_without_its_stamp_a_stage_is_not_done(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     run_dir.save("discover", "cluster.json", cluster(), {})

@@ -46,19 +46,18 @@ std::shared_ptr<KernelCodec> make_rotated(int quantizer, const std::string& id, 
                                           const FloatArray& mean, const FloatArray& forward,
                                           const FloatArray& backward,
                                           const std::vector<std::array<std::size_t, 3>>& blocks,
-                                          const std::vector<float>& levels, const std::vector<float>& trials,
-                                          std::size_t max_rows, std::optional<std::size_t> few_rows) {
+                                          const std::vector<int>& levels, std::size_t max_rows,
+                                          std::optional<std::size_t> few_rows) {
   RotatedParts parts{};
   if (quantizer != 0 && quantizer != 2) throw std::invalid_argument("not the parts of a rotated codec");
   take_id(id, parts.id);
-  parts.quantizer = quantizer == 0 ? DeviceQuantizer::nf4 : DeviceQuantizer::bytes;
+  parts.quantizer = quantizer == 0 ? DeviceQuantizer::levels : DeviceQuantizer::bytes;
   parts.limit = limit;
   parts.mean = vector_of(mean);
   parts.forward = vector_of(forward);
   parts.backward = vector_of(backward);
   parts.blocks = blocks;
   parts.levels = levels;
-  parts.trials = trials;
   return std::make_shared<RotatedDeviceCodec>(parts, max_rows,
                                               few_rows.value_or(DeviceCodec::kTwiceTheProcessors));
 }
@@ -119,7 +118,7 @@ void bind_codecs(py::module_& module) {
       py::arg("row_bytes"));
   module.def("rotated", &make_rotated, py::kw_only(), py::arg("quantizer"), py::arg("id"), py::arg("limit"),
              py::arg("mean"), py::arg("forward"), py::arg("backward"), py::arg("blocks"), py::arg("levels"),
-             py::arg("trials"), py::arg("max_rows"), py::arg("few_rows") = py::none(),
+             py::arg("max_rows"), py::arg("few_rows") = py::none(),
              "h4 (0) or h8 (2) with one boundary's tables on the current device.");
   module.def("entropy", &make_entropy, py::kw_only(), py::arg("id"), py::arg("limit"), py::arg("mean"),
              py::arg("step"), py::arg("sixteenfold"), py::arg("order"), py::arg("shift"), py::arg("table"),

@@ -7,7 +7,7 @@ namespace {
 template <DeviceQuantizer kQuantizer, class T>
 cudaError_t launch_rows(const RotatedView& view, const EncodeJob& job, const T* rows, const Device& device,
                         cudaStream_t stream) {
-  const unsigned image_bytes = kQuantizer == DeviceQuantizer::nf4 ? kNf4Bytes : 0;
+  const unsigned image_bytes = kQuantizer == DeviceQuantizer::levels ? kCodeBytes : 0;
   const LaunchShape shape = launch_shape(job.row_count, image_bytes + 2 * block_table_bytes(view),
                                          blockwise_warp_bytes<T>(view), kBlockwiseWarps, device);
   const bool aligned = on_bytes(rows, view.width * sizeof(T), 16);
@@ -19,7 +19,7 @@ cudaError_t launch_any(const RotatedView& view, const EncodeJob& job, const T* r
                        cudaStream_t stream) {
   if (view.quantizer == DeviceQuantizer::bytes)
     return launch_rows<DeviceQuantizer::bytes>(view, job, rows, device, stream);
-  return launch_rows<DeviceQuantizer::nf4>(view, job, rows, device, stream);
+  return launch_rows<DeviceQuantizer::levels>(view, job, rows, device, stream);
 }
 
 }  // namespace

@@ -7,27 +7,9 @@ namespace {
 
 constexpr unsigned kBlockwiseWarps = 16;
 
-// h4's search: a bucket of value / scale has at most one midpoint; `below` and `above` are the levels about
-// it, the same where there is none, and what their codes add to a block's planes: bit k of a code in byte k.
-struct Nf4Entry {
-  float below, above;
-};
-struct Nf4Codes {
-  float twice_midpoint;
-  unsigned below, above, unused;
-};
-constexpr unsigned kNf4Buckets = 64, kNf4Copies = 16, kNf4CodeCopies = 8;
-constexpr unsigned kNf4EntryBytes = kNf4Buckets * kNf4Copies * 8,
-                   kNf4CodeBytes = kNf4Buckets * kNf4CodeCopies * 16;
-constexpr unsigned kNf4Bytes = kNf4EntryBytes + kNf4CodeBytes;
-constexpr float kNf4Spread =
-    1 / 4.2f;  // of twice the value: midpoints lie within 0.87, the last bucket begins at 1.05
-
-__device__ __forceinline__ unsigned nf4_bucket(
-    float twice) {  // of twice a value, plus the bits of kIntegerAbove
-  const float part = __saturatef(__fmaf_rn(twice, kNf4Spread, 0.5f));
-  return __float_as_uint(__fmaf_rn(part, static_cast<float>(kNf4Buckets - 1), kIntegerAbove));
-}
+// What the code of a whole number k, -128 to 127, adds to a block's planes: bit 3 - i of it in byte i.
+// Copies, so that threads don't meet in a bank.
+constexpr unsigned kCodeCopies = 16, kCodeBytes = 256 * kCodeCopies * 4;
 
 __device__ __forceinline__ unsigned spread_code(
     unsigned code) {  // the most significant bit in the first byte
@@ -35,75 +17,45 @@ __device__ __forceinline__ unsigned spread_code(
 }
 
 // By all threads of a thread block.
-__device__ inline void fill_nf4(const RotatedView& view, unsigned char* image) {
-  for (unsigned bucket = threadIdx.x; bucket < kNf4Buckets; bucket += blockDim.x) {
-    unsigned below = 0, inside = 0;
-    for (unsigned i = 0; i < 15; ++i) {
-      const unsigned of_midpoint = nf4_bucket(2 * view.nf4_midpoints[i]) - __float_as_uint(kIntegerAbove);
-      below += of_midpoint < bucket;
-      inside += of_midpoint == bucket;
-    }
-    const unsigned above = below + inside;
-    const float low = view.nf4[below], high = view.nf4[above];
-    const Nf4Codes codes{low + high, spread_code(below), spread_code(above), 0};
-    for (unsigned copy = 0; copy < kNf4Copies; ++copy)
-      reinterpret_cast<Nf4Entry*>(image)[bucket * kNf4Copies + copy] = {low, high};
-    for (unsigned copy = 0; copy < kNf4CodeCopies; ++copy)
-      reinterpret_cast<Nf4Codes*>(image + kNf4EntryBytes)[bucket * kNf4CodeCopies + copy] = codes;
+__device__ inline void fill_codes(const RotatedView& view, unsigned char* image) {
+  for (unsigned i = threadIdx.x; i < 256; i += blockDim.x) {
+    const float k = static_cast<float>(static_cast<int>(i) - 128);
+    unsigned code = 0;
+    for (unsigned j = 0; j < 15; ++j) code += k > view.midpoints[j];
+    for (unsigned copy = 0; copy < kCodeCopies; ++copy)
+      reinterpret_cast<unsigned*>(image)[i * kCodeCopies + copy] = spread_code(code);
   }
 }
 
-// The level nearest to value times half of `twice_back`: a midpoint is half of fl(below + above), so that
-// twice the product (which is exactly twice) is compared with the sum.
-__device__ __forceinline__ float nf4_nearest(const unsigned char* image, float value, float twice_back,
-                                             unsigned lane) {
-  const float twice = value * twice_back;
-  constexpr unsigned kStride = 8 * kNf4Copies, kBias = 0x4B000000u * kStride;
-  const float2 entry = *reinterpret_cast<const float2*>(
-      image + (nf4_bucket(twice) * kStride + (8 * (lane % kNf4Copies) - kBias)));
-  return twice > entry.x + entry.y ? entry.y : entry.x;
+__device__ __forceinline__ unsigned level_code(const unsigned char* image, float value, float back,
+                                               unsigned lane) {
+  constexpr float kRounder = 12582912.0f + 128.0f;  // even, so that ties go as without it
+  constexpr unsigned kStride = 4 * kCodeCopies, kBias = 0x4B400000u * kStride;
+  const float k = fminf(fmaxf(value * back, -128.0f), 127.0f);
+  const unsigned at = __float_as_uint(k + kRounder) * kStride + (4 * (lane % kCodeCopies) - kBias);
+  return *reinterpret_cast<const unsigned*>(image + at);
 }
 
-__device__ __forceinline__ unsigned nf4_code(const unsigned char* image, float value, float twice_back,
-                                             unsigned lane) {
-  const float twice = value * twice_back;
-  constexpr unsigned kStride = 16 * kNf4CodeCopies, kBias = 0x4B000000u * kStride;
-  const uint4 entry = *reinterpret_cast<const uint4*>(
-      image + kNf4EntryBytes + (nf4_bucket(twice) * kStride + (16 * (lane % kNf4CodeCopies) - kBias)));
-  return twice > __uint_as_float(entry.x) ? entry.z : entry.y;
-}
-
-__device__ __forceinline__ float absmax64(const float* v) {
+__device__ __forceinline__ float highest64(const float* v, float sign) {
   float most[4] = {};
 #pragma unroll
-  for (int i = 0; i < 64; ++i) most[i % 4] = fmaxf(most[i % 4], fabsf(v[i]));
+  for (int i = 0; i < 64; ++i) most[i % 4] = fmaxf(most[i % 4], sign * v[i]);
   return fmaxf(fmaxf(most[0], most[1]), fmaxf(most[2], most[3]));
 }
 
 // A block's scale byte and codes (on 16 bytes); false where the scale cannot hold it.
-__device__ __forceinline__ bool encode_nf4(const RotatedView& view, const unsigned char* image,
-                                           const float* v, unsigned lane, unsigned char* scale_byte,
-                                           uint4* codes) {
-  const float gain = absmax64(v);
-  float least = INFINITY, best_back = 0;
-  unsigned scale = 0;
-#pragma unroll 1
-  for (unsigned trial = 0; trial < view.trial_count; ++trial) {
-    const unsigned code = e4m3_nearest(gain * view.trials[trial]);
-    const float step = e4m3_step(code), back = 2 * inverse(step);
-    const float error = halving<6, 0>([&](int i) {
-      const float wrong = v[i] - nf4_nearest(image, v[i], back, lane) * step;
-      return wrong * wrong;
-    });
-    if (error < least) least = error, scale = code, best_back = back;
-  }
-  *scale_byte = static_cast<unsigned char>(scale);
+__device__ __forceinline__ bool encode_levels64(const unsigned char* image, const float* v, unsigned lane,
+                                                unsigned char* scale_byte, uint4* codes) {
+  const float high = highest64(v, 1), low = highest64(v, -1), sixteenfold = fabsf(fmaxf(high, low)) * 16.0f;
+  const unsigned scale = e4m3_nearest(sixteenfold);
+  const float back = inverse(e4m3_step(scale)) * (low > high ? -128.0f : 128.0f);
+  *scale_byte = static_cast<unsigned char>(scale | (low > high ? kNegative : 0));
   unsigned bytes[8];  // byte k of word i: plane k of values 8 i to 8 i + 7
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     unsigned word = 0;
 #pragma unroll
-    for (int j = 0; j < 8; ++j) word += nf4_code(image, v[8 * i + j], best_back, lane) << j;
+    for (int j = 0; j < 8; ++j) word += level_code(image, v[8 * i + j], back, lane) << j;
     bytes[i] = word;
   }
   unsigned planes[8];
@@ -117,11 +69,11 @@ __device__ __forceinline__ bool encode_nf4(const RotatedView& view, const unsign
   }
   codes[0] = make_uint4(planes[0], planes[1], planes[2], planes[3]);
   codes[1] = make_uint4(planes[4], planes[5], planes[6], planes[7]);
-  return gain * view.trials[view.trial_count - 1] <= kLargestScale;
+  return sixteenfold <= kLargestScale;
 }
 
 __device__ __forceinline__ bool encode_bytes64(const float* v, unsigned char* scale_byte, uint4* codes) {
-  const float sixteenfold = absmax64(v) * 16.0f;
+  const float sixteenfold = fabsf(fmaxf(highest64(v, 1), highest64(v, -1))) * 16.0f;
   unsigned scale = e4m3_nearest(sixteenfold);
   scale += e4m3_step(scale) * 16.0f < sixteenfold && scale < 126;
   const float back = inverse(e4m3_step(scale)) * 127.0f;
@@ -209,9 +161,8 @@ __device__ inline bool encode_short(const RotatedView& view, const DeviceBlock& 
   }
   v = hadamard(v, block.size, at);
   if (!has_low(block, at)) v.low = 0;
-  return view.quantizer == DeviceQuantizer::bytes
-             ? encode_bytes(block, v, at, record)
-             : encode_levels(view, {view.nf4, view.nf4_midpoints}, block, v, at, record);
+  return view.quantizer == DeviceQuantizer::bytes ? encode_bytes(block, v, at, record)
+                                                  : encode_levels(view.midpoints, block, v, at, record);
 }
 
 template <DeviceQuantizer kQuantizer, class T>
@@ -224,8 +175,8 @@ __device__ __forceinline__ bool encode_row(const RotatedView& view, const BlockT
     rotate_block<T>(tables, view.whole_count, stage, b, inverse_rms, v);
     unsigned char* scale = record + 2 + b;
     auto* codes = reinterpret_cast<uint4*>(record + 2 + view.scale_count);
-    if constexpr (kQuantizer == DeviceQuantizer::nf4)
-      fits = encode_nf4(view, image, v, lane, scale, codes + 2 * b) && fits;
+    if constexpr (kQuantizer == DeviceQuantizer::levels)
+      fits = encode_levels64(image, v, lane, scale, codes + 2 * b) && fits;
     else
       fits = encode_bytes64(v, scale, codes + 4 * b) && fits;
   }
@@ -248,14 +199,14 @@ __global__ void __launch_bounds__(32 * kBlockwiseWarps, 1)
                      const T* rows, bool aligned) {
   extern __shared__ uint4 shared[];
   auto* image = reinterpret_cast<unsigned char*>(shared);
-  constexpr unsigned kImageBytes = kQuantizer == DeviceQuantizer::nf4 ? kNf4Bytes : 0;
+  constexpr unsigned kImageBytes = kQuantizer == DeviceQuantizer::levels ? kCodeBytes : 0;
   const unsigned table_bytes = block_table_bytes(view);
   auto* mean = reinterpret_cast<uint4*>(image + kImageBytes);
   auto* forward = reinterpret_cast<uint4*>(image + kImageBytes + table_bytes);
   copy_table(mean, view.mean_by_block, table_bytes);
   copy_table(forward, view.forward_by_block, table_bytes);
   const BlockTables tables{reinterpret_cast<const float4*>(mean), reinterpret_cast<const float4*>(forward)};
-  if constexpr (kQuantizer == DeviceQuantizer::nf4) fill_nf4(view, image);
+  if constexpr (kQuantizer == DeviceQuantizer::levels) fill_codes(view, image);
   __syncthreads();
   const unsigned lane = threadIdx.x % 32, staged = staged_bytes<T>(view.width);
   unsigned char* stage = image + kImageBytes + 2 * table_bytes +

@@ -32,6 +32,8 @@ inline float e4m3_step(std::uint32_t code) {
   return bits_to_float(pick(low < 8, float_to_bits(subnormal), float_to_bits(normal)));
 }
 
-inline float e4m3_inverse(std::uint32_t code) { return code ? 1.0f / e4m3_step(code) : 0.0f; }
+inline float e4m3_inverse(std::uint32_t code) {
+  return bits_to_float(pick(code != 0, float_to_bits(1.0f / e4m3_step(code)), 0));
+}
 
 }  // namespace hyperlane

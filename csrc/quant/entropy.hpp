@@ -35,8 +35,13 @@ struct alignas(64) SymbolTable {
   alignas(64) std::uint8_t symbol[kTotal];       // by slot
   alignas(64) std::uint8_t frequency_bytes[64];  // twice the 32
   alignas(64) std::uint8_t start_bytes[64];      // twice the 32
-  bool carries;                                  // some carry is not 0
-  std::uint8_t lowest, highest;                  // symbols that the table has
+  // For AVX2: 65536 / f rounded down (65535 for f of 1), low and high bytes; and a search for a slot's
+  // symbol, less `lowest`, a bit a step from the most significant: what slot - 128 is compared with, by the
+  // bits known.
+  alignas(32) std::uint8_t quotient_bytes[2][kSymbols];
+  alignas(16) std::int8_t search[5][16];
+  bool carries;                  // some carry is not 0
+  std::uint8_t lowest, highest;  // symbols that the table has
 };
 
 // One bit of the values of a vector that goes as it is, for `lanes`; `at` counts bits in the head, behind r
@@ -73,6 +78,8 @@ struct Entropy {
   std::vector<BlockOrder> sort, unsort;                  // by block
   std::vector<std::uint16_t> packed_shift, place_shift;  // by packed channel; by place
   std::vector<std::size_t> wide;                         // places of shifts that leave no byte
+  std::vector<std::int32_t> long_shift;                  // for AVX2: by channel
+  std::vector<std::int16_t> factor;                      // for AVX2: by place, 2^shift
 };
 
 struct Patch {

@@ -1,6 +1,7 @@
 // Rows to multiples of their channels' steps, in the tables' order, on AVX-512. Include it under the target's
 // options; all is internal.
 #pragma once
+#include "quant/bit_writer.hpp"
 #include "quant/entropy_plain.hpp"
 
 namespace hyperlane {
@@ -63,27 +64,6 @@ inline float squares(const void* values, bool half, std::size_t width) {
   return half ? squares_of(static_cast<const half_bits*>(values), width)
               : squares_of(static_cast<const float*>(values), width);
 }
-
-// Appends bits to bytes.
-class BitWriter {
- public:
-  explicit BitWriter(std::uint8_t* out = nullptr) : out_(out) {}
-
-  // Up to 32 bits; 8 bytes from the current one are overwritten.
-  void append(std::uint64_t bits, unsigned count) {
-    waiting_ |= bits << filled_;
-    filled_ += count;
-    std::memcpy(out_, &waiting_, sizeof waiting_);
-    out_ += filled_ / 8;
-    waiting_ >>= filled_ & ~7u;
-    filled_ %= 8;
-  }
-
- private:
-  std::uint8_t* out_;
-  std::uint64_t waiting_ = 0;
-  unsigned filled_ = 0;
-};
 
 // A bit, in every byte.
 struct ByteBits {

@@ -33,12 +33,15 @@ inline void add_layout(Entropy& codec) {
   codec.unsort.assign(padded / kSorted, BlockOrder{});
   codec.packed_shift.assign(padded, 0);
   codec.place_shift.assign(padded, 0);
+  codec.long_shift.assign(codec.shift.begin(), codec.shift.end());
+  codec.factor.assign(padded, 1);
   for (std::size_t place = 0; place < padded; ++place) {
     const std::size_t channel = codec.order[place];
     const std::size_t block = place / kSorted, in = place % kSorted, out = channel % kSorted;
     put(codec.sort[block], in, packed_channel(out));
     put(codec.unsort[block], widened_channel(out), packed_place(in));
     codec.place_shift[place] = codec.shift[channel];
+    codec.factor[place] = static_cast<std::int16_t>(1 << codec.shift[channel]);
     if (codec.shift[channel] > kMostByteShift) codec.wide.push_back(place);
   }
   for (std::size_t channel = 0; channel < padded; ++channel) {

@@ -23,6 +23,9 @@ void add_symbol(SymbolTable& table, std::size_t symbol, std::uint32_t f, std::ui
   table.frequency[symbol] = static_cast<std::uint16_t>(f);
   table.frequency_bytes[symbol] = table.frequency_bytes[symbol + kSymbols] = static_cast<std::uint8_t>(f);
   table.start_bytes[symbol] = table.start_bytes[symbol + kSymbols] = static_cast<std::uint8_t>(start);
+  const std::uint32_t down = std::min(65536 / f, 65535u);
+  table.quotient_bytes[0][symbol] = static_cast<std::uint8_t>(down);
+  table.quotient_bytes[1][symbol] = static_cast<std::uint8_t>(down >> 8);
   if (f == 1) {
     table.reciprocal[symbol] = 65535;
     table.add_shift[symbol] = static_cast<std::uint16_t>(start + kTotal - 1);
@@ -37,6 +40,16 @@ void add_symbol(SymbolTable& table, std::size_t symbol, std::uint32_t f, std::ui
   table.carry[symbol] = carry;
   table.carries |= carry;
   table.add_shift[symbol] = static_cast<std::uint16_t>(start | shift << 12);
+}
+
+// A symbol is at least the one that starts at s where slot > s - 1; one that is not there is never reached.
+void add_search(SymbolTable& table) {
+  for (std::size_t step = 0; step < 5; ++step)
+    for (std::size_t known = 0; known < std::size_t{1} << step; ++known) {
+      const std::size_t symbol = table.lowest + ((2 * known + 1) << (4 - step));
+      const int start = symbol <= table.highest ? table.start_bytes[symbol] : 256;
+      table.search[step][known] = static_cast<std::int8_t>(start - 1 - 128);
+    }
 }
 
 SymbolTable make_table(const std::uint8_t* frequency) {
@@ -54,6 +67,7 @@ SymbolTable make_table(const std::uint8_t* frequency) {
   }
   check(start == kTotal, "frequencies of a table do not sum to 256");
   check(table.highest - table.lowest + 1u == present, "a table has a symbol of frequency 0 between others");
+  add_search(table);
   return table;
 }
 

@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <memory>
 #include <string>
 
 #include "quant/arrays.hpp"
+#include "quant/e4m3.hpp"
 #include "quant/half.hpp"
 #include "quant/raw_rows.hpp"
 
@@ -29,48 +29,43 @@ RotatedKernels kernels(Isa isa) {
   return scalar_rotated_kernels();
 }
 
-std::vector<float> midpoints_of(const std::vector<float>& levels) {
-  std::vector<float> midpoints;
-  for (std::size_t code = 1; code < levels.size(); ++code)
-    midpoints.push_back((levels[code - 1] + levels[code]) * 0.5f);
-  return midpoints;
-}
-
-// Buckets that reach from one end of the midpoints to the other.
-float spread_of(const std::vector<float>& midpoints) {
-  float most = 0;
-  for (float midpoint : midpoints) most = std::max(most, std::fabs(midpoint));
-  return kLastBucket / (most > 0 ? most : 1.0f) * 0.99f;
-}
-
-void fill_buckets(Codebook& book, const std::vector<float>& midpoints) {
-  for (int bucket = -16; bucket < 16; ++bucket) {
-    std::int32_t code = 0;
-    float inside = INFINITY;
-    for (float midpoint : midpoints) {
-      const double of_midpoint = std::nearbyint(static_cast<double>(midpoint) * book.spread);  // rounded once
-      code += of_midpoint < bucket;
-      if (of_midpoint == bucket) inside = std::min(inside, midpoint);
-    }
-    book.bucket_codes[bucket & 31] = code;
-    book.bucket_midpoints[bucket & 31] = inside;
+// Levels rise, and so far apart that 16 neighbouring numbers have at most three of them.
+Levels make_levels(const std::vector<int>& level) {
+  Levels result{};
+  for (std::size_t code = 0; code < 16; ++code) {
+    if (level[code] < -127 || level[code] > 127 || (code && level[code] <= level[code - 1]))
+      throw std::invalid_argument("levels do not rise from -127 to 127");
+    result.level[code] = static_cast<std::int8_t>(level[code]);
   }
+  std::fill(result.first, result.first + 16, std::int8_t{127});
+  std::fill(result.second, result.second + 16, std::int8_t{127});
+  std::size_t code = 0;
+  for (int k = -128; k < 128; ++k) {
+    const std::size_t byte = static_cast<unsigned>(k) & 255, part = byte / 16;
+    const bool passed = code < 15 && 2 * k > level[code] + level[code + 1];
+    const std::size_t next = code + passed;
+    if (k % 16 == 0) {
+      result.lowest[part] = static_cast<std::int8_t>(next);
+    } else if (next != code) {
+      const std::size_t before = code - static_cast<std::size_t>(result.lowest[part]);
+      if (before > 1) throw std::invalid_argument("levels are too close to each other");
+      (before ? result.second : result.first)[part] = static_cast<std::int8_t>(k - 1);
+    }
+    code = next;
+    result.code[byte] = static_cast<std::uint8_t>(code);
+  }
+  return result;
 }
 
-Codebook make_book(const std::vector<float>& levels) {
-  Codebook book{};
-  const std::vector<float> midpoints = midpoints_of(levels);
-  std::copy(levels.begin(), levels.end(), book.levels);
-  book.spread = spread_of(midpoints);
-  fill_buckets(book, midpoints);
-  for (int step = 0; step < 4; ++step)
-    for (std::size_t known = 0; known < 1u << step; ++known)
-      book.steps[step][known] = midpoints[((2 * known + 1) << (3 - step)) - 1];
-  return book;
+float step_of(Quantizer quantizer, std::uint8_t scale) {
+  const float factor = e4m3_step(scale);
+  if (quantizer == Quantizer::bytes) return factor * (1.0f / 127.0f);
+  return (scale & kNegative ? -factor : factor) * (1.0f / 128.0f);
 }
 
-std::vector<float> padded(const FloatArray& values, std::size_t size) {
-  std::vector<float> result(size);
+// A short block is read as if it were whole.
+std::vector<float> padded(const FloatArray& values) {
+  std::vector<float> result(static_cast<std::size_t>(values.size()) + kBlock);
   std::copy(values.data(), values.data() + values.size(), result.begin());
   return result;
 }
@@ -79,24 +74,24 @@ class RotatedCodec {
  public:
   RotatedCodec(int quantizer, const py::bytes& id, float limit, const FloatArray& mean,
                const FloatArray& forward, const FloatArray& backward,
-               const std::vector<std::array<std::size_t, 3>>& blocks, const std::vector<float>& levels,
-               const std::vector<float>& trials, const std::string& isa)
+               const std::vector<std::array<std::size_t, 3>>& blocks, const std::vector<int>& levels,
+               const std::string& isa)
       : kernels_(kernels(choose_isa(isa))) {
     const std::string id_bytes = id;
     if ((quantizer != 0 && quantizer != 2) || id_bytes.size() != kIdBytes || mean.size() == 0 ||
-        levels.size() != 16 || trials.empty() || trials.size() > 4)
+        levels.size() != 16)
       throw std::invalid_argument("not the parts of a rotated codec");
     codec_.quantizer = static_cast<Quantizer>(quantizer);
     codec_.width = static_cast<std::size_t>(mean.size());
     codec_.limit = limit;
     std::memcpy(codec_.id.data(), id_bytes.data(), kIdBytes);
-    padded_ = codec_.width + kBlock;  // a short block is read and written as if it were whole
-    codec_.trials = trials;
-    codec_.mean = padded(mean, padded_);
-    codec_.forward = padded(forward, padded_);
-    codec_.backward = padded(backward, padded_);
+    codec_.mean = padded(mean);
+    codec_.forward = padded(forward);
+    codec_.backward = padded(backward);
     add_blocks(blocks);
-    codec_.nf4 = make_book(levels);
+    codec_.levels = make_levels(levels);
+    for (std::size_t scale = 0; scale < 256; ++scale)
+      codec_.step[scale] = step_of(codec_.quantizer, static_cast<std::uint8_t>(scale));
   }
 
   std::size_t encode(const py::array& rows, const IndexArray& positions, const py::array& out) const {
@@ -143,7 +138,7 @@ class RotatedCodec {
     codec_.row_bytes = 2 + codec_.scale_count + code_bytes;
   }
 
-  std::size_t quantizer_bits() const { return codec_.quantizer == Quantizer::nf4 ? 4 : 8; }
+  std::size_t quantizer_bits() const { return codec_.quantizer == Quantizer::levels ? 4 : 8; }
 
   Shape checked(const py::array& rows, const IndexArray& positions) const {
     const Shape shape = rows_shape(rows);
@@ -152,39 +147,67 @@ class RotatedCodec {
     return shape;
   }
 
+  struct Measured {
+    half_bits rms;
+    bool may_be_coded;
+  };
+
   std::size_t encode_rows(const std::uint8_t* values, bool half, std::size_t rows,
                           const std::uint32_t* positions, std::uint8_t* payload) const {
-    const std::unique_ptr<float[]> room(
-        new float[padded_ + room_size(codec_)]);  // not zeroed: rows are short
     std::memcpy(payload, codec_.id.data(), kIdBytes);
     std::uint8_t* states = payload + kIdBytes;
     std::memset(states, 0, states_end(rows) - kIdBytes);
     std::uint8_t* out = payload + states_end(rows);
     const std::size_t stride = codec_.width * (half ? 2 : 4);
-    for (std::size_t i = 0; i < rows; ++i, values += stride) {
-      if (i + 1 < rows)  // while this row computes
-        for (std::size_t at = 0; at < stride; at += 64) __builtin_prefetch(values + stride + at, 0, 2);
-      set_state(states, i, encode_row(values, half, positions[i], room.get(), out));
+    Measured measured[kTogether];
+    for (std::size_t first = 0; first < rows; first += kTogether) {
+      const std::size_t count = std::min(kTogether, rows - first);
+      for (std::size_t i = 0; i < count; ++i)
+        measured[i] = measure(values + (first + i) * stride, half, positions[first + i]);
+      for (std::size_t i = 0; i < count;) {
+        std::size_t run = 0;
+        while (i + run < count && measured[i + run].may_be_coded) ++run;
+        const std::uint8_t* const source = values + (first + i) * stride;
+        if (run)
+          out = encode_run(source, half, run, measured + i, states, first + i, out);
+        else
+          out = encode_raw(source, half, measured[i], states, first + i, out);
+        i += std::max<std::size_t>(run, 1);
+      }
     }
     return static_cast<std::size_t>(out - payload);
   }
 
-  State encode_row(const std::uint8_t* values, bool half, std::uint32_t position, float* row,
-                   std::uint8_t*& out) const {
-    const float squares = kernels_.load_row(values, half, codec_.width, row);
-    const half_bits rms_bits = float_to_half(std::sqrt(squares / static_cast<float>(codec_.width)));
-    const float rms = half_to_float(rms_bits);
-    if (position != 0 && rms <= codec_.limit && rms >= kSmallestRms) {
-      std::memcpy(out, &rms_bits, 2);
-      if (kernels_.encode_row(codec_, row, 1.0f / rms, row + padded_, out + 2,
-                              out + 2 + codec_.scale_count)) {
-        out += codec_.row_bytes;
-        return kCoded;
-      }
+  Measured measure(const std::uint8_t* values, bool half, std::uint32_t position) const {
+    const float squares = kernels_.squares(values, half, codec_.width);
+    const half_bits bits = float_to_half(std::sqrt(squares / static_cast<float>(codec_.width)));
+    const float rms = half_to_float(bits);
+    return {bits, position != 0 && rms <= codec_.limit && rms >= kSmallestRms};
+  }
+
+  // Neighbouring rows, from row `at`, that may be coded; one by one where some scale does not fit.
+  std::uint8_t* encode_run(const std::uint8_t* values, bool half, std::size_t count, const Measured* measured,
+                           std::uint8_t* states, std::size_t at, std::uint8_t* out) const {
+    SourceRow rows[kTogether] = {};
+    const std::size_t stride = codec_.width * (half ? 2 : 4);
+    for (std::size_t i = 0; i < count; ++i) {
+      std::uint8_t* const record = out + i * codec_.row_bytes;
+      std::memcpy(record, &measured[i].rms, 2);
+      rows[i] = {values + i * stride, 1.0f / half_to_float(measured[i].rms), record + 2,
+                 record + 2 + codec_.scale_count};
     }
-    const State state = raw_state(values, half, codec_.width, rms);
-    out = write_raw(values, half, codec_.width, state, out);
-    return state;
+    if (kernels_.encode(codec_, half, count, rows)) return out + count * codec_.row_bytes;  // kCoded is 0
+    if (count == 1) return encode_raw(values, half, *measured, states, at, out);
+    for (std::size_t i = 0; i < count; ++i)
+      out = encode_run(values + i * stride, half, 1, measured + i, states, at + i, out);
+    return out;
+  }
+
+  std::uint8_t* encode_raw(const std::uint8_t* values, bool half, const Measured& measured,
+                           std::uint8_t* states, std::size_t at, std::uint8_t* out) const {
+    const State state = raw_state(values, half, codec_.width, half_to_float(measured.rms));
+    set_state(states, at, state);
+    return write_raw(values, half, codec_.width, state, out);
   }
 
   std::string decode_rows(const std::uint8_t* payload, std::size_t bytes, std::uint8_t* values, bool half,
@@ -196,30 +219,37 @@ class RotatedCodec {
     std::size_t expected = states_end(rows);
     for (std::size_t i = 0; i < rows; ++i) expected += lengths[state_of(states, i)];
     if (expected != bytes) return "should have " + std::to_string(expected) + " bytes";
-    const std::unique_ptr<float[]> row(new float[padded_]);  // not zeroed: rows are short
     const std::uint8_t* in = payload + states_end(rows);
-    for (std::size_t i = 0; i < rows; ++i, values += codec_.width * (half ? 2 : 4)) {
-      const State state = state_of(states, i);
-      if (state == kCoded)
-        decode_row(in, row.get(), values, half);
-      else
-        read_raw(in, state, codec_.width, values, half);
-      in += lengths[state];
+    const std::size_t stride = codec_.width * (half ? 2 : 4);
+    for (std::size_t i = 0; i < rows;) {
+      std::size_t run = 0;
+      while (run < kTogether && i + run < rows && state_of(states, i + run) == kCoded) ++run;
+      if (run) {
+        decode_run(in, run, values + i * stride, half);
+        in += run * codec_.row_bytes;
+        i += run;
+      } else {
+        const State state = state_of(states, i);
+        read_raw(in, state, codec_.width, values + i++ * stride, half);
+        in += lengths[state];
+      }
     }
     return "";
   }
 
-  void decode_row(const std::uint8_t* in, float* row, std::uint8_t* values, bool half) const {
-    half_bits rms;
-    std::memcpy(&rms, in, 2);
-    kernels_.decode_row(codec_, in + 2, in + 2 + codec_.scale_count, half_to_float(rms), row,
-                        half ? reinterpret_cast<half_bits*>(values) : nullptr);
-    if (!half) kernels_.store_row(row, codec_.width, values, false);
+  void decode_run(const std::uint8_t* in, std::size_t count, std::uint8_t* values, bool half) const {
+    RecordRow rows[kTogether];
+    for (std::size_t i = 0; i < count; ++i, in += codec_.row_bytes) {
+      half_bits rms;
+      std::memcpy(&rms, in, 2);
+      rows[i] = {in + 2, in + 2 + codec_.scale_count, half_to_float(rms),
+                 values + i * codec_.width * (half ? 2 : 4)};
+    }
+    kernels_.decode(codec_, half, count, rows);
   }
 
   Rotated codec_{};
   RotatedKernels kernels_;
-  std::size_t padded_;
 };
 
 }  // namespace
@@ -229,12 +259,11 @@ void bind_rotated(pybind11::module_& module) {
   namespace py = pybind11;
   using hyperlane::RotatedCodec;
   py::class_<RotatedCodec>(module, "RotatedCodec", "h4 (0) or h8 (2) with one boundary's tables made ready.")
-      .def(py::init<int, py::bytes, float, hyperlane::FloatArray, hyperlane::FloatArray,
-                    hyperlane::FloatArray, std::vector<std::array<std::size_t, 3>>, std::vector<float>,
-                    std::vector<float>, std::string>(),
-           py::kw_only(), py::arg("quantizer"), py::arg("id"), py::arg("limit"), py::arg("mean"),
-           py::arg("forward"), py::arg("backward"), py::arg("blocks"), py::arg("levels"), py::arg("trials"),
-           py::arg("isa") = "")
+      .def(
+          py::init<int, py::bytes, float, hyperlane::FloatArray, hyperlane::FloatArray, hyperlane::FloatArray,
+                   std::vector<std::array<std::size_t, 3>>, std::vector<int>, std::string>(),
+          py::kw_only(), py::arg("quantizer"), py::arg("id"), py::arg("limit"), py::arg("mean"),
+          py::arg("forward"), py::arg("backward"), py::arg("blocks"), py::arg("levels"), py::arg("isa") = "")
       .def("encode", &RotatedCodec::encode, py::arg("rows"), py::arg("positions"), py::arg("out"),
            "Writes the payload to `out` (uint8) and returns its bytes.")
       .def_property_readonly("row_bytes", &RotatedCodec::row_bytes, "Of a coded row.")

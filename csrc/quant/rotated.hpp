@@ -12,22 +12,18 @@
 namespace hyperlane {
 
 constexpr std::size_t kBlock = 64;
-enum class Quantizer { nf4 = 0, bytes = 2 };  // h4, h8
+enum class Quantizer { levels = 0, bytes = 2 };  // h4, h8
+constexpr std::size_t kTogether = 8;             // rows, at most, that a kernel takes at once
+constexpr std::uint8_t kNegative = 128;          // in a scale byte of h4
 
-// 16 levels and two exact ways to search them; a code is how many midpoints lie below the value.
-struct Codebook {
-  alignas(64) float levels[16];
-  // One bit a step, the most significant first: the midpoint to compare with in step l, by the l bits that
-  // are known.
-  alignas(64) float steps[4][16];
-  // By bucket = round(value * spread), of -15 to 15 and kept modulo 32: the code of the lowest value there,
-  // and the one midpoint that lies inside, or infinity.
-  float spread;
-  alignas(64) std::int32_t bucket_codes[32];
-  alignas(64) float bucket_midpoints[32];
+// The 16 levels of h4, whole numbers of 128ths, and which is nearest to another such number k.
+struct Levels {
+  alignas(16) std::int8_t level[16];
+  std::uint8_t code[256];  // by the byte of k
+  // By the upper four bits of k: the code of the lowest k there, and the largest k that has this code and the
+  // next one.
+  alignas(16) std::int8_t lowest[16], first[16], second[16];
 };
-
-constexpr float kLastBucket = 15.49f;
 
 struct Block {
   std::size_t start;
@@ -44,28 +40,33 @@ struct Rotated {
   std::size_t scale_count;
   float limit;                     // rows of a larger RMS are sent as they are
   std::array<std::uint8_t, 8> id;  // of the tables
-  std::vector<float> trials;       // 16 times each factor of the scale search
   std::vector<float> mean, forward, backward;
   std::vector<Block> blocks;
-  Codebook nf4;
+  Levels levels;
+  float step[256];  // what a whole number stands for, by its block's scale byte
 };
 
-// Floats that the kernels work in, for each row.
-inline std::size_t room_size(const Rotated& codec) {
-  return codec.mean.size() + (21 + kBlock) * codec.blocks.size() + 36;
-}
+// A row on its way to a record.
+struct SourceRow {
+  const void* values;
+  float inverse_rms;
+  std::uint8_t *scales, *codes;
+};
+
+// A record on its way to a row.
+struct RecordRow {
+  const std::uint8_t *scales, *codes;
+  float rms;
+  void* values;
+};
 
 // What differs between instruction sets. Blocks of less than 64 always take the scalar form.
 struct RotatedKernels {
-  // Converts `width` values (padding `row` with zeros) and returns the sum of their squares.
-  float (*load_row)(const void* values, bool half, std::size_t width, float* row);
-  void (*store_row)(const float* row, std::size_t width, void* values, bool half);
-  // row / rms -> scale bytes and codes; false where a scale cannot hold its block.
-  bool (*encode_row)(const Rotated& codec, const float* row, float inverse_rms, float* room,
-                     std::uint8_t* scales, std::uint8_t* codes);
-  // `halves`, if it is not null, takes the row instead of `row`.
-  void (*decode_row)(const Rotated& codec, const std::uint8_t* scales, const std::uint8_t* codes, float rms,
-                     float* row, half_bits* halves);
+  // The sum of the squares of a row.
+  float (*squares)(const void* values, bool half, std::size_t width);
+  // One to kTogether rows; false where a scale cannot hold a block of one of them.
+  bool (*encode)(const Rotated& codec, bool half, std::size_t count, const SourceRow* rows);
+  void (*decode)(const Rotated& codec, bool half, std::size_t count, const RecordRow* rows);
 };
 
 RotatedKernels scalar_rotated_kernels();

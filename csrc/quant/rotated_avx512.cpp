@@ -1,4 +1,4 @@
-// The rotated codecs on AVX-512: a comparison's mask is a bit plane, and a codebook is one or two registers.
+// The rotated codecs on AVX-512: a comparison's mask is a bit plane.
 #include "quant/isa.hpp"
 #ifdef HYPERLANE_X86
 #include <immintrin.h>
@@ -24,8 +24,6 @@ struct Avx512 {
   using I = __m512i;
   using M = __mmask16;
   static constexpr int W = 16;
-  static constexpr float kRound = 0x1.8p23f;
-  static constexpr int kRoundBits = 0x4B400000;
 
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F v) { _mm512_storeu_ps(p, v); }
@@ -42,7 +40,7 @@ struct Avx512 {
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
-  static F abs(F v) { return _mm512_abs_ps(v); }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
   // Lane i takes lane i ^ H.
   template <int H>
   static F swap(F v) {
@@ -60,93 +58,113 @@ struct Avx512 {
     return _mm512_fmadd_ps(v, sign, swap<H>(v));
   }
 
-  template <int SIZE>
-  static F lookup(const float* table, I index) {
-    if constexpr (SIZE == 16) return _mm512_permutexvar_ps(index, _mm512_load_ps(table));
-    return _mm512_permutex2var_ps(_mm512_load_ps(table), index, _mm512_load_ps(table + 16));
+  // The largest lane of each of four registers.
+  static void largest(const F* v, float* most) {
+    const F ab = max(_mm512_shuffle_f32x4(v[0], v[1], 0x44), _mm512_shuffle_f32x4(v[0], v[1], 0xEE));
+    const F cd = max(_mm512_shuffle_f32x4(v[2], v[3], 0x44), _mm512_shuffle_f32x4(v[2], v[3], 0xEE));
+    F quarters = max(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
+    quarters = max(quarters, swap<2>(quarters));
+    quarters = max(quarters, swap<1>(quarters));
+    // Not by a compressing store, which takes Zen 4 a hundred cycles.
+    _mm_storeu_ps(most, _mm512_castps512_ps128(_mm512_permutexvar_ps(transposed(), quarters)));
   }
-  // How many midpoints lie below each of COUNT values: by bucket, which leaves one comparison. One stage for
-  // all values before the next, as few chains fit into the scheduler one by one.
-  struct Search {
-    const Codebook& book;
 
-    template <int COUNT>
-    __attribute__((always_inline)) void find(const F* value, I* code) const {
-      I bucket[COUNT];
-      // Adding 1.5 * 2^23 rounds to nearest and leaves the bucket in the low bits.
-      each<COUNT>([&](int i) {
-        bucket[i] = _mm512_castps_si512(_mm512_fmadd_ps(value[i], set(book.spread), set(kRound)));
-      });
-      each<COUNT>([&](int i) { bucket[i] = _mm512_min_epi32(bucket[i], set_int(kRoundBits + 15)); });
-      each<COUNT>([&](int i) { bucket[i] = _mm512_max_epi32(bucket[i], set_int(kRoundBits - 15)); });
-      each<COUNT>([&](int i) {
-        code[i] = _mm512_permutex2var_epi32(_mm512_load_si512(book.bucket_codes), bucket[i],
-                                            _mm512_load_si512(book.bucket_codes + 16));
-      });
-      count_greater<COUNT>(value, code, [&](int i) { return lookup<32>(book.bucket_midpoints, bucket[i]); });
+  static I sixteen(const void* bytes) {
+    return _mm512_broadcast_i32x4(_mm_load_si128(static_cast<const __m128i*>(bytes)));
+  }
+  static I transposed() { return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); }
+
+  static void write_levels(const Levels& levels, const float* values, F factor, std::uint8_t* planes) {
+    I k[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) k[i] = _mm512_cvtps_epi32(mul(load(values + i * W), factor));
+    const I packed = _mm512_packs_epi16(_mm512_packs_epi32(k[0], k[1]), _mm512_packs_epi32(k[2], k[3]));
+    const I bytes = _mm512_permutexvar_epi32(transposed(), packed);
+    const I part = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), _mm512_set1_epi8(15));
+    const I one = _mm512_set1_epi8(1);
+    I code = _mm512_shuffle_epi8(sixteen(levels.lowest), part);
+    const __mmask64 first = _mm512_cmpgt_epi8_mask(bytes, _mm512_shuffle_epi8(sixteen(levels.first), part));
+    const __mmask64 second = _mm512_cmpgt_epi8_mask(bytes, _mm512_shuffle_epi8(sixteen(levels.second), part));
+    code = _mm512_mask_add_epi8(code, first, code, one);
+    code = _mm512_mask_add_epi8(code, second, code, one);
+#pragma GCC unroll 4
+    for (int plane = 0; plane < 4; ++plane) {
+      const __mmask64 bits = _mm512_test_epi8_mask(code, _mm512_set1_epi8(static_cast<char>(8 >> plane)));
+      std::memcpy(planes + 8 * plane, &bits, sizeof bits);
     }
+  }
+
+  struct LevelTable {
+    I levels;
+
+    explicit LevelTable(const Levels& of) : levels(sixteen(of.level)) {}
   };
+
+  // The transform of the levels of COUNT blocks, in words: no sum leaves 16 bits. Two registers have a block
+  // between them; a stage takes what a bit of the lane's number tells apart to a register each, so that sums
+  // are one operation.
+  //
+  // With a value's number as bits 5 to 0, dwords of a register as L3 to L0, words of one as b and bytes of
+  // one as p, bytes start as L3 L2 L1 L0 b p = 3 5 0 2 4 1. Sums of bytes make p the register. The stages
+  // over L1, L0, L3 and L2 move bits to register 5, L3 L2 L1 L0 = 3 2 1 0. Sums of words are last.
+  template <int COUNT>
+  static void read_levels(const LevelTable& table, const std::uint8_t* const* planes, F* v) {
+    const I ones = _mm512_set1_epi8(1), both = _mm512_set1_epi16(1);
+    const I apart = _mm512_set1_epi32(static_cast<int>(0xFFFF0001));
+    I even[COUNT], odd[COUNT];
+    each<COUNT>([&](int i) {
+      const I codes = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(lanes(), codes_of(planes[i])), places());
+      const I level = _mm512_shuffle_epi8(table.levels, codes);
+      even[i] = _mm512_maddubs_epi16(ones, level);
+      odd[i] = _mm512_maddubs_epi16(
+          ones, _mm512_mask_sub_epi8(level, 0xAAAAAAAAAAAAAAAA, _mm512_setzero_si512(), level));
+    });
+    for (int twice = 0; twice < 2; ++twice)
+      each<COUNT>([&](int i) {
+        take_sums(even[i], odd[i], _mm512_unpacklo_epi32(even[i], odd[i]),
+                  _mm512_unpackhi_epi32(even[i], odd[i]));
+      });
+    each<COUNT>([&](int i) {
+      take_sums(even[i], odd[i], _mm512_shuffle_i32x4(even[i], odd[i], 0x44),
+                _mm512_shuffle_i32x4(even[i], odd[i], 0xEE));
+    });
+    each<COUNT>([&](int i) {
+      take_sums(even[i], odd[i], _mm512_shuffle_i32x4(even[i], odd[i], 0x88),
+                _mm512_shuffle_i32x4(even[i], odd[i], 0xDD));
+    });
+    each<COUNT>([&](int i) {
+      v[4 * i] = _mm512_cvtepi32_ps(_mm512_madd_epi16(even[i], both));
+      v[4 * i + 1] = _mm512_cvtepi32_ps(_mm512_madd_epi16(even[i], apart));
+      v[4 * i + 2] = _mm512_cvtepi32_ps(_mm512_madd_epi16(odd[i], both));
+      v[4 * i + 3] = _mm512_cvtepi32_ps(_mm512_madd_epi16(odd[i], apart));
+    });
+  }
   template <int COUNT, class Do>
   __attribute__((always_inline)) static void each(Do what) {
 #pragma GCC unroll 8
     for (int i = 0; i < COUNT; ++i) what(i);
   }
-  template <int COUNT, class Midpoint>
-  __attribute__((always_inline)) static void count_greater(const F* value, I* code, Midpoint midpoint) {
-    F found[COUNT];
-    M greater[COUNT];
-    each<COUNT>([&](int i) { found[i] = midpoint(i); });
-    each<COUNT>([&](int i) { greater[i] = _mm512_cmp_ps_mask(value[i], found[i], _CMP_GT_OQ); });
-    each<COUNT>([&](int i) { code[i] = _mm512_mask_add_epi32(code[i], greater[i], code[i], set_int(1)); });
+  static void take_sums(I& first, I& second, I low, I high) {
+    first = _mm512_add_epi16(low, high);
+    second = _mm512_sub_epi16(low, high);
   }
-  // The sums of four registers in halving order.
-  static void sum_each(const F* v, float* sums) {
-    const F ab = add(_mm512_shuffle_f32x4(v[0], v[1], 0x44), _mm512_shuffle_f32x4(v[0], v[1], 0xEE));
-    const F cd = add(_mm512_shuffle_f32x4(v[2], v[3], 0x44), _mm512_shuffle_f32x4(v[2], v[3], 0xEE));
-    F quarters = add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
-    quarters = add(quarters, swap<2>(quarters));
-    quarters = add(quarters, swap<1>(quarters));
-    // Not by a compressing store, which takes Zen 4 a hundred cycles.
-    _mm_storeu_ps(sums, _mm512_castps512_ps128(_mm512_permutexvar_ps(transposed(), quarters)));
-  }
-
-  // 64 codes, a byte each in the order of the values, and back to four registers, whose upper bits are noise.
-  static I to_bytes(const I* code) {
-    const I low = _mm512_packs_epi32(code[0], code[1]), high = _mm512_packs_epi32(code[2], code[3]);
-    return _mm512_permutexvar_epi32(transposed(), _mm512_packus_epi16(low, high));
-  }
-  static void from_bytes(I bytes, I* code) {
-    code[0] = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(transposed(), bytes), quads());
-    code[1] = _mm512_srli_epi32(code[0], 8);
-    code[2] = _mm512_srli_epi32(code[0], 16);
-    code[3] = _mm512_srli_epi32(code[0], 24);
-  }
-  static I quads() {
-    return _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-  }
-  static I transposed() { return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); }
-
-  static void store_codes(const I* code, std::uint8_t* p) { _mm512_storeu_si512(p, to_bytes(code)); }
-  template <int BITS>
-  static void store_planes(const std::uint8_t* codes, std::uint8_t* p) {
-    const I bytes = _mm512_loadu_si512(codes);
-#pragma GCC unroll 6
-    for (int plane = 0; plane < BITS; ++plane) {
-      const __mmask64 bits = _mm512_test_epi8_mask(bytes, _mm512_set1_epi8(1 << (BITS - 1 - plane)));
-      std::memcpy(p + 8 * plane, &bits, sizeof bits);
-    }
-  }
-  template <int BITS>
-  static void load_planes(const std::uint8_t* p, I* code) {
-    I bytes = _mm512_setzero_si512();
-#pragma GCC unroll 7
-    for (int plane = 0; plane < BITS; ++plane) {
+  static I codes_of(const std::uint8_t* planes) {
+    I part[4];
+#pragma GCC unroll 4
+    for (int plane = 0; plane < 4; ++plane) {
       __mmask64 bits;
-      std::memcpy(&bits, p + 8 * plane, sizeof bits);
-      bytes = _mm512_or_si512(bytes, _mm512_maskz_set1_epi8(bits, 1 << (BITS - 1 - plane)));
+      std::memcpy(&bits, planes + 8 * plane, sizeof bits);
+      part[plane] = _mm512_maskz_mov_epi8(bits, _mm512_set1_epi8(static_cast<char>(8 >> plane)));
     }
-    from_bytes(bytes, code);
+    return _mm512_or_si512(_mm512_or_si512(part[0], part[1]), _mm512_or_si512(part[2], part[3]));
   }
+  // From values in their order: first the dwords (bits 5 to 2 of a value's number) to L3 L2 = 3 5, the others
+  // 4 and 2, then the bytes within 16.
+  static I lanes() { return _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15); }
+  static I places() {
+    return _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 8, 10, 4, 6, 12, 14, 1, 3, 9, 11, 5, 7, 13, 15));
+  }
+
   static void store_bytes(F v, std::uint8_t* p) {
     const I steps = _mm512_max_epi32(_mm512_cvtps_epi32(v), set_int(-127));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(steps));

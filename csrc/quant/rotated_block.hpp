@@ -5,37 +5,32 @@
 
 #include "quant/e4m3.hpp"
 #include "quant/half.hpp"
+#include "quant/raw_rows.hpp"
 #include "quant/rotated.hpp"
 
 namespace hyperlane {
 namespace {
 
-struct Trials {
-  std::uint8_t code[4];
-  float step[4], inverse[4];
+// The scale byte of a block, and what its values are multiplied with to be rounded.
+struct Scale {
+  std::uint32_t byte;
+  float factor;
 };
 
-inline Trials block_trials(const Rotated& codec, float gain) {
-  Trials trials{};
-  for (std::size_t i = 0; i < codec.trials.size(); ++i) {
-    const std::uint32_t code = e4m3_nearest(gain * codec.trials[i]);
-    trials.code[i] = static_cast<std::uint8_t>(code);
-    trials.step[i] = e4m3_step(code);
-    trials.inverse[i] = e4m3_inverse(code);
-  }
-  return trials;
+// Of a block whose largest magnitude, times 16, is `sixteenfold` (never -0) and that of a negative value or
+// not.
+inline Scale level_scale(float sixteenfold, bool is_negative) {
+  const std::uint32_t code = e4m3_nearest(sixteenfold), negative = is_negative;
+  const float factor = e4m3_inverse(code) * 128.0f;
+  return {code | negative * kNegative, bits_to_float(float_to_bits(factor) ^ negative << 31)};
 }
 
-// The scale byte of a block of h8: the least that clips nothing.
-inline std::uint32_t byte_scale(float sixteenfold) {
-  const std::uint32_t code = e4m3_nearest(sixteenfold);
-  return code + (e4m3_step(code) * 16.0f < sixteenfold && code < 126);
-}
-
-inline float halving_sum(float* values, std::size_t size) {
-  for (std::size_t half = size / 2; half; half /= 2)
-    for (std::size_t i = 0; i < half; ++i) values[i] += values[i + half];
-  return values[0];
+// The least that clips nothing.
+inline Scale byte_scale(float sixteenfold, bool) {
+  std::uint32_t code = e4m3_nearest(sixteenfold);
+  const bool larger = static_cast<std::int32_t>(code) < 126;
+  code += pick(e4m3_step(code) * 16.0f < sixteenfold, larger, 0);
+  return {code, e4m3_inverse(code) * 127.0f};
 }
 
 inline void hadamard(float* values, std::size_t size) {
@@ -48,78 +43,104 @@ inline void hadamard(float* values, std::size_t size) {
       }
 }
 
-inline std::uint32_t search(const Codebook& book, float value) {
-  std::uint32_t code = 0;
-  for (int step = 0; step < 4; ++step) code = 2 * code + (value > book.steps[step][code]);
-  return code;
+inline std::uint8_t byte_of(float value, float least) {
+  return static_cast<std::uint8_t>(
+      static_cast<std::int8_t>(std::min(std::max(std::nearbyint(value), least), 127.0f)));
 }
 
-inline bool encode_levels(const Rotated& codec, const Block& block, const float* values, std::uint8_t* scale,
-                          std::uint8_t* codes) {
-  const Codebook& book = codec.nf4;
-  float gain = 0;
-  for (std::size_t i = 0; i < block.size; ++i) gain = std::max(gain, std::fabs(values[i]));
-  const Trials trials = block_trials(codec, gain);
-  float least = INFINITY;
-  std::uint32_t best[kBlock] = {};
-  *scale = 0;
-  for (std::size_t trial = 0; trial < codec.trials.size(); ++trial) {
-    std::uint32_t index[kBlock];
-    float errors[kBlock];
-    for (std::size_t i = 0; i < block.size; ++i) {
-      index[i] = search(book, values[i] * trials.inverse[trial]);
-      const float wrong = values[i] - book.levels[index[i]] * trials.step[trial];
-      errors[i] = wrong * wrong;
-    }
-    const float error = halving_sum(errors, block.size);
-    if (!(error < least)) continue;
-    least = error;
-    *scale = trials.code[trial];
-    std::copy(index, index + block.size, best);
-  }
+inline void write_levels(const Levels& levels, const Block& block, const float* values, float factor,
+                         std::uint8_t* codes) {
   std::fill(codes, codes + block.code_bytes, std::uint8_t{0});
-  std::size_t at = 0;
-  for (int bit = block.bits - 1; bit >= 0; --bit)
-    for (std::size_t i = 0; i < block.size; ++i, ++at)
-      codes[at / 8] |= static_cast<std::uint8_t>(((best[i] >> bit) & 1) << (at % 8));
-  return gain * codec.trials.back() <= kLargestScale;
-}
-
-inline bool encode_bytes(const Block& block, const float* values, std::uint8_t* scale, std::uint8_t* codes) {
-  float absmax = 0;
-  for (std::size_t i = 0; i < block.size; ++i) absmax = std::max(absmax, std::fabs(values[i]));
-  const std::uint32_t code = byte_scale(absmax * 16.0f);
-  const float inverse = e4m3_inverse(code) * 127.0f;
   for (std::size_t i = 0; i < block.size; ++i) {
-    const float steps = std::min(std::max(std::nearbyint(values[i] * inverse), -127.0f), 127.0f);
-    codes[i] = static_cast<std::uint8_t>(static_cast<std::int8_t>(steps));
+    const unsigned code = levels.code[byte_of(values[i] * factor, -128.0f)];
+    for (unsigned plane = 0; plane < 4; ++plane) {
+      const std::size_t at = plane * block.size + i;
+      codes[at / 8] = static_cast<std::uint8_t>(codes[at / 8] | (code >> (3 - plane) & 1) << (at % 8));
+    }
   }
-  *scale = static_cast<std::uint8_t>(code);
-  return absmax * 16.0f <= kLargestScale;
 }
 
 // Rotated values of one block -> its scale byte and codes; false where the scale cannot hold them.
 inline bool encode_block(const Rotated& codec, const Block& block, const float* values, std::uint8_t* scale,
                          std::uint8_t* codes) {
-  if (codec.quantizer == Quantizer::bytes) return encode_bytes(block, values, scale, codes);
-  return encode_levels(codec, block, values, scale, codes);
+  float high = 0, low = 0;  // the largest value, and the largest of the negatives
+  for (std::size_t i = 0; i < block.size; ++i) {
+    high = std::max(high, values[i]);
+    low = std::max(low, -values[i]);
+  }
+  const bool bytes = codec.quantizer == Quantizer::bytes;
+  const float sixteenfold = std::max(high, low) * 16.0f;
+  const Scale chosen = bytes ? byte_scale(sixteenfold, false) : level_scale(sixteenfold, low > high);
+  *scale = static_cast<std::uint8_t>(chosen.byte);
+  if (bytes)
+    for (std::size_t i = 0; i < block.size; ++i) codes[i] = byte_of(values[i] * chosen.factor, -127.0f);
+  else
+    write_levels(codec.levels, block, values, chosen.factor, codes);
+  return sixteenfold <= kLargestScale;
 }
 
-inline void decode_block(const Rotated& codec, const Block& block, std::uint8_t scale,
-                         const std::uint8_t* codes, float* values) {
-  const float step = e4m3_step(scale);
-  if (codec.quantizer == Quantizer::bytes) {
-    const float byte_step = step * (1.0f / 127.0f);
-    for (std::size_t i = 0; i < block.size; ++i)
-      values[i] = static_cast<float>(static_cast<std::int8_t>(codes[i])) * byte_step;
-    return;
+// The whole numbers of one block.
+inline void read_block(const Rotated& codec, const Block& block, const std::uint8_t* codes, float* numbers) {
+  for (std::size_t i = 0; i < block.size; ++i) {
+    if (codec.quantizer == Quantizer::bytes) {
+      numbers[i] = static_cast<std::int8_t>(codes[i]);
+      continue;
+    }
+    unsigned code = 0;
+    for (unsigned plane = 0; plane < 4; ++plane) {
+      const std::size_t at = plane * block.size + i;
+      code = 2 * code + (codes[at / 8] >> (at % 8) & 1);
+    }
+    numbers[i] = codec.levels.level[code];
   }
-  std::uint32_t index[kBlock] = {};
-  std::size_t at = 0;
-  for (int bit = block.bits - 1; bit >= 0; --bit)
-    for (std::size_t i = 0; i < block.size; ++i, ++at)
-      index[i] |= static_cast<std::uint32_t>((codes[at / 8] >> (at % 8)) & 1) << bit;
-  for (std::size_t i = 0; i < block.size; ++i) values[i] = codec.nf4.levels[index[i]] * step;
+}
+
+// A block of a row, whatever its size.
+inline bool encode_any(const Rotated& codec, const Block& block, const SourceRow& row, bool half,
+                       std::uint8_t* scale, std::uint8_t* codes) {
+  float values[kBlock] = {};
+  for (std::size_t i = 0; i < block.size; ++i) {
+    const std::size_t at = block.start + i;
+    const float unit = value_at(row.values, half, at) * row.inverse_rms;
+    values[i] = (unit - codec.mean[at]) * codec.forward[at];
+  }
+  hadamard(values, block.size);
+  return encode_block(codec, block, values, scale, codes);
+}
+
+inline void decode_any(const Rotated& codec, const Block& block, const RecordRow& row, bool half,
+                       std::uint8_t scale, const std::uint8_t* codes) {
+  float values[kBlock] = {};
+  const float step = codec.step[scale];
+  read_block(codec, block, codes, values);
+  hadamard(values, block.size);
+  for (std::size_t i = 0; i < block.size; ++i) {
+    const std::size_t at = block.start + i;
+    const float value = (values[i] * step * codec.backward[at] + codec.mean[at]) * row.rms;
+    if (half)
+      static_cast<half_bits*>(row.values)[at] = float_to_half(value);
+    else
+      static_cast<float*>(row.values)[at] = value;
+  }
+}
+
+// The blocks of a row from `first` on.
+inline bool encode_from(const Rotated& codec, std::size_t first, const SourceRow& row, bool half) {
+  bool fits = true;
+  std::uint8_t* codes = row.codes + first * codec.blocks[0].code_bytes;  // those before are whole
+  for (std::size_t b = first; b < codec.blocks.size(); ++b) {
+    fits &= encode_any(codec, codec.blocks[b], row, half, row.scales + b, codes);
+    codes += codec.blocks[b].code_bytes;
+  }
+  return fits;
+}
+
+inline void decode_from(const Rotated& codec, std::size_t first, const RecordRow& row, bool half) {
+  const std::uint8_t* codes = row.codes + first * codec.blocks[0].code_bytes;
+  for (std::size_t b = first; b < codec.blocks.size(); ++b) {
+    decode_any(codec, codec.blocks[b], row, half, row.scales[b], codes);
+    codes += codec.blocks[b].code_bytes;
+  }
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ cudaError_t launch_any(const RotatedView& view, const DecodeJob& job, T* rows, c
                        cudaStream_t stream) {
   if (view.quantizer == DeviceQuantizer::bytes)
     return launch_rows<DeviceQuantizer::bytes>(view, job, rows, device, stream);
-  return launch_rows<DeviceQuantizer::nf4>(view, job, rows, device, stream);
+  return launch_rows<DeviceQuantizer::levels>(view, job, rows, device, stream);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@ namespace hyperlane {
 namespace {
 
 constexpr unsigned kDecodeWarps = 16;
-constexpr unsigned kNf4LevelBytes = 16 * 32 * 4;
+constexpr unsigned kLevelBytes = 16 * 32 * 4;
 
 __device__ __forceinline__ unsigned packed_state(const unsigned char* payload, std::size_t row) {
   return payload[kIdBytes + row / 4] >> (2 * (row % 4)) & 3;
@@ -76,8 +76,8 @@ __device__ __forceinline__ void await_fetched() {
 
 // ---- levels of a block
 
-__device__ __forceinline__ void decode_nf4(const unsigned char* levels, const uint4* codes, float step,
-                                           unsigned lane, float* v) {
+__device__ __forceinline__ void decode_levels(const unsigned char* levels, const uint4* codes, unsigned lane,
+                                              float* v) {
   const uint4 most = codes[0], rest = codes[1];
   const unsigned planes[4][2] = {{rest.z, rest.w}, {rest.x, rest.y}, {most.z, most.w}, {most.x, most.y}};
 #pragma unroll
@@ -89,12 +89,12 @@ __device__ __forceinline__ void decode_nf4(const unsigned char* levels, const ui
       const int shift = 4 * (i / 4) - 7;  // a level takes 128 bytes
       const unsigned word = nibbles[i % 4];
       const unsigned at = ((shift < 0 ? word << -shift : word >> shift) & 0x780u) | 4 * lane;
-      v[32 * half + i] = *reinterpret_cast<const float*>(levels + at) * step;
+      v[32 * half + i] = *reinterpret_cast<const float*>(levels + at);
     }
   }
 }
 
-__device__ __forceinline__ void decode_bytes64(const uint4* codes, float step, float* v) {
+__device__ __forceinline__ void decode_bytes64(const uint4* codes, float* v) {
 #pragma unroll
   for (int chunk = 0; chunk < 4; ++chunk) {
     const uint4 four = codes[chunk];
@@ -103,7 +103,7 @@ __device__ __forceinline__ void decode_bytes64(const uint4* codes, float step, f
     for (int i = 0; i < 16; ++i) {
       // The code plus 128 in the low bits of 2^23.
       const unsigned bits = __byte_perm(words[i / 4] ^ 0x80808080u, 0x4B000000u, 0x7650 | i % 4);
-      v[16 * chunk + i] = (__uint_as_float(bits) - (kIntegerAbove + 128.0f)) * step;
+      v[16 * chunk + i] = __uint_as_float(bits) - (kIntegerAbove + 128.0f);
     }
   }
 }
@@ -147,7 +147,7 @@ __device__ __noinline__ void decode_tail(const RotatedView& view, const unsigned
   for (unsigned b = view.whole_count; b < view.block_count; ++b) {
     const DeviceBlock block = view.blocks[b];
     const int at = static_cast<int>(lane);
-    const Pair v = hadamard(decode_block(view, view.nf4, block, at, record), block.size, at);
+    const Pair v = decode_block(view, view.levels, block, at, record);
     const unsigned place = block.start + lane;
     if (has_low(block, at))
       narrow((v.low * view.backward[place] + view.mean[place]) * rms,
@@ -163,13 +163,15 @@ __device__ __forceinline__ void decode_row(const RotatedView& view, const BlockT
   const unsigned char* codes = record + 2 + view.scale_count;
   for (unsigned b = lane; b < view.whole_count; b += 32) {
     float v[64];
-    if constexpr (kQuantizer == DeviceQuantizer::nf4) {
-      decode_nf4(levels, reinterpret_cast<const uint4*>(codes) + 2 * b, e4m3_step(record[2 + b]), lane, v);
-    } else {
-      decode_bytes64(reinterpret_cast<const uint4*>(codes) + 4 * b,
-                     e4m3_step(record[2 + b]) * (1.0f / 127.0f), v);
-    }
-    hadamard64(v);
+    constexpr bool kLevels = kQuantizer == DeviceQuantizer::levels;
+    if constexpr (kLevels)
+      decode_levels(levels, reinterpret_cast<const uint4*>(codes) + 2 * b, lane, v);
+    else
+      decode_bytes64(reinterpret_cast<const uint4*>(codes) + 4 * b, v);
+    hadamard64(v);  // exact
+    const float step = kLevels ? level_step(record[2 + b]) : byte_step(record[2 + b]);
+#pragma unroll
+    for (int i = 0; i < 64; ++i) v[i] *= step;
     put_block<T>(tables, view.whole_count, b, v, rms, stage);
   }
   if (view.whole_count < view.block_count) decode_tail<T>(view, record, rms, lane, stage);
@@ -225,7 +227,7 @@ __device__ __noinline__ void read_raw(const unsigned char* from, unsigned state,
 
 template <DeviceQuantizer kQuantizer>
 __host__ __device__ constexpr unsigned level_bytes() {
-  return kQuantizer == DeviceQuantizer::nf4 ? kNf4LevelBytes : 0;
+  return kQuantizer == DeviceQuantizer::levels ? kLevelBytes : 0;
 }
 
 // Of a warp: its row, and the records of this row and the next.
@@ -240,9 +242,9 @@ __global__ void __launch_bounds__(32 * kDecodeWarps, 1)
                    bool aligned) {
   extern __shared__ uint4 shared[];
   auto* levels = reinterpret_cast<unsigned char*>(shared);
-  if constexpr (kQuantizer == DeviceQuantizer::nf4) {
-    for (unsigned i = threadIdx.x; i < kNf4LevelBytes / 4; i += blockDim.x)
-      reinterpret_cast<float*>(shared)[i] = view.nf4[i / 32];
+  if constexpr (kQuantizer == DeviceQuantizer::levels) {
+    for (unsigned i = threadIdx.x; i < kLevelBytes / 4; i += blockDim.x)
+      reinterpret_cast<float*>(shared)[i] = view.levels[i / 32];
   }
   const unsigned table_bytes = block_table_bytes(view);
   unsigned char* free = levels + level_bytes<kQuantizer>();

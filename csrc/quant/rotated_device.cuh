@@ -13,12 +13,6 @@ struct Pair {
   float low, high;
 };
 
-__device__ float halving_sum(Pair v) {
-  float sum = v.low + v.high;
-  for (int half = 16; half; half /= 2) sum += __shfl_xor_sync(kAllLanes, sum, half);
-  return sum;
-}
-
 // Of the first `size` values; the others stay as they are.
 __device__ Pair hadamard(Pair v, unsigned size, int lane) {
   if (size == 64) v = {v.low + v.high, v.low - v.high};
@@ -51,11 +45,22 @@ __device__ unsigned search16(const float* midpoints, float value) {
   return code;
 }
 
-__device__ float absmax(Pair v) {
-  float most = fmaxf(fabsf(v.low), fabsf(v.high));
+// The largest value of a block, or the largest magnitude of a negative one; 0 where there is none.
+__device__ float warp_max(float most) {
   for (int half = 16; half; half /= 2) most = fmaxf(most, __shfl_xor_sync(kAllLanes, most, half));
   return most;
 }
+__device__ float highest(Pair v) { return warp_max(fmaxf(fmaxf(v.low, v.high), 0.0f)); }
+__device__ float lowest(Pair v) { return warp_max(fmaxf(fmaxf(-v.low, -v.high), 0.0f)); }
+
+constexpr unsigned kNegative = 128;  // in a scale byte of h4
+
+// What a whole number of a block stands for.
+__device__ float level_step(unsigned scale) {
+  const float step = e4m3_step(scale) * (1.0f / 128.0f);
+  return scale & kNegative ? -step : step;
+}
+__device__ float byte_step(unsigned scale) { return e4m3_step(scale) * (1.0f / 127.0f); }
 
 // Lanes beyond a short block hold zeros that must not count.
 __device__ bool has_low(const DeviceBlock& block, int lane) { return lane < static_cast<int>(block.size); }
@@ -77,42 +82,19 @@ __device__ void write_planes(const DeviceBlock& block, unsigned low, unsigned hi
   if (block.size < 8 && lane < static_cast<int>(block.code_bytes)) codes[lane] = packed >> (8 * lane);
 }
 
-// NF4 where a kernel has it.
-struct Nf4 {
-  const float *levels, *midpoints;
-};
-
-// Writes a block's scale byte and codes; false where the scale cannot hold it.
-__device__ bool encode_levels(const RotatedView& plan, const Nf4& nf4, const DeviceBlock& block, Pair v,
-                              int lane, unsigned char* row) {
-  const float *levels = nf4.levels, *midpoints = nf4.midpoints;
-  const float gain = absmax(v);
-  float errors[4];
-  unsigned scales[4], lows[4], highs[4];
-#pragma unroll
-  for (unsigned trial = 0; trial < 4; ++trial) {  // side by side: one alone would wait for each of its steps
-    scales[trial] = e4m3_nearest(gain * plan.trials[trial]);
-    const float step = e4m3_step(scales[trial]), back = inverse(step);
-    lows[trial] = search16(midpoints, v.low * back), highs[trial] = search16(midpoints, v.high * back);
-    const float wrong_low = has_low(block, lane) ? v.low - levels[lows[trial]] * step : 0;
-    const float wrong_high = has_high(block) ? v.high - levels[highs[trial]] * step : 0;
-    errors[trial] = wrong_low * wrong_low + wrong_high * wrong_high;
-  }
-#pragma unroll
-  for (int half = 16; half; half /= 2) {
-#pragma unroll
-    for (float& error : errors) error += __shfl_xor_sync(kAllLanes, error, half);
-  }
-  float least = INFINITY;
-  unsigned scale = 0, best_low = 0, best_high = 0;
-#pragma unroll
-  for (unsigned trial = 0; trial < 4; ++trial) {
-    if (!(errors[trial] < least)) continue;
-    least = errors[trial], scale = scales[trial], best_low = lows[trial], best_high = highs[trial];
-  }
-  if (lane == 0) row[block.scale_at] = scale;
-  write_planes(block, best_low, best_high, lane, row + block.code_at);
-  return gain * plan.trials[plan.trial_count - 1] <= kLargestScale;
+// Writes a block's scale byte and codes; false where the scale cannot hold it. `midpoints` are where a kernel
+// has them.
+__device__ bool encode_levels(const float* midpoints, const DeviceBlock& block, Pair v, int lane,
+                              unsigned char* row) {
+  const float high = highest(v), low = lowest(v), sixteenfold = fabsf(fmaxf(high, low)) * 16.0f;
+  const unsigned scale = e4m3_nearest(sixteenfold);
+  const float back = inverse(e4m3_step(scale)) * (low > high ? -128.0f : 128.0f);
+  const auto code = [&](float value) {
+    return search16(midpoints, fminf(fmaxf(rintf(value * back), -128.0f), 127.0f));
+  };
+  if (lane == 0) row[block.scale_at] = scale | (low > high ? kNegative : 0);
+  write_planes(block, code(v.low), code(v.high), lane, row + block.code_at);
+  return sixteenfold <= kLargestScale;
 }
 
 __device__ unsigned char byte_code(float steps) {
@@ -120,7 +102,7 @@ __device__ unsigned char byte_code(float steps) {
 }
 
 __device__ bool encode_bytes(const DeviceBlock& block, Pair v, int lane, unsigned char* row) {
-  const float sixteenfold = absmax(v) * 16.0f;
+  const float sixteenfold = fabsf(fmaxf(highest(v), lowest(v))) * 16.0f;  // never -0
   unsigned scale = e4m3_nearest(sixteenfold);
   scale += e4m3_step(scale) * 16.0f < sixteenfold && scale < 126;
   const float back = inverse(e4m3_step(scale)) * 127.0f;
@@ -139,21 +121,22 @@ __device__ unsigned read_code(const DeviceBlock& block, const unsigned char* cod
   return code;
 }
 
+// A block's values before they are scaled by the tables. Whole numbers are transformed exactly.
 __device__ Pair decode_block(const RotatedView& plan, const float* levels, const DeviceBlock& block, int lane,
                              const unsigned char* row) {
-  if (!block.bits) return {0, 0};
-  const float step = e4m3_step(row[block.scale_at]);
   const unsigned char* codes = row + block.code_at;
+  const unsigned scale = row[block.scale_at];
   Pair v = {0, 0};
   if (plan.quantizer == DeviceQuantizer::bytes) {
-    const float byte_step = step * (1.0f / 127.0f);
-    if (has_low(block, lane)) v.low = static_cast<float>(static_cast<signed char>(codes[lane])) * byte_step;
-    if (has_high(block)) v.high = static_cast<float>(static_cast<signed char>(codes[32 + lane])) * byte_step;
-    return v;
+    if (has_low(block, lane)) v.low = static_cast<float>(static_cast<signed char>(codes[lane]));
+    if (has_high(block)) v.high = static_cast<float>(static_cast<signed char>(codes[32 + lane]));
+  } else {
+    if (has_low(block, lane)) v.low = levels[read_code(block, codes, lane)];
+    if (has_high(block)) v.high = levels[read_code(block, codes, 32 + lane)];
   }
-  if (has_low(block, lane)) v.low = levels[read_code(block, codes, lane)] * step;
-  if (has_high(block)) v.high = levels[read_code(block, codes, 32 + lane)] * step;
-  return v;
+  v = hadamard(v, block.size, lane);
+  const float step = plan.quantizer == DeviceQuantizer::bytes ? byte_step(scale) : level_step(scale);
+  return {v.low * step, v.high * step};
 }
 
 }  // namespace

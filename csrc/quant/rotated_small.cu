@@ -17,7 +17,7 @@ cudaError_t encode_any(const RotatedView& view, const EncodeJob& job, const T* r
                        cudaStream_t stream) {
   if (view.quantizer == DeviceQuantizer::bytes)
     return encode_with<DeviceQuantizer::bytes>(view, job, rows, shape, stream);
-  return encode_with<DeviceQuantizer::nf4>(view, job, rows, shape, stream);
+  return encode_with<DeviceQuantizer::levels>(view, job, rows, shape, stream);
 }
 
 template <class T>
@@ -25,7 +25,7 @@ cudaError_t decode_any(const RotatedView& view, const DecodeJob& job, T* rows, c
                        bool aligned, cudaStream_t stream) {
   if (view.quantizer == DeviceQuantizer::bytes)
     return launch(decode_small<DeviceQuantizer::bytes, T>, shape, stream, view, job, rows, aligned);
-  return launch(decode_small<DeviceQuantizer::nf4, T>, shape, stream, view, job, rows, aligned);
+  return launch(decode_small<DeviceQuantizer::levels, T>, shape, stream, view, job, rows, aligned);
 }
 
 LaunchShape shape_of(std::size_t rows, unsigned bytes, const Device& device) {

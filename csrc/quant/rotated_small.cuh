@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
   extern __shared__ uint4 shared[];
   __shared__ unsigned ticket, fits, rms_shared;
   __shared__ unsigned long long start_shared;
-  __shared__ float levels[16], midpoints[16];
+  __shared__ float midpoints[16];
   auto* base = reinterpret_cast<unsigned char*>(shared);
   const SmallRoom room(view);
   auto* values = reinterpret_cast<float*>(base + room.values);
@@ -101,8 +101,7 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
   if (threadIdx.x == 0) ticket = atomicAdd(job.scratch.ticket, 1u), fits = 1;
   Places places[kAhead];
   read_places(view, view.forward, warp, warps, view.block_count, lane, places);
-  if (threadIdx.x < 16)
-    levels[threadIdx.x] = view.nf4[threadIdx.x], midpoints[threadIdx.x] = view.nf4_midpoints[threadIdx.x];
+  if (threadIdx.x < 16) midpoints[threadIdx.x] = view.midpoints[threadIdx.x];
   __syncthreads();
   const std::size_t index = ticket;
   const T* row = rows + index * view.width;
@@ -130,7 +129,7 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
         const Pair v = rotated_pair(places[i], values, inverse_rms, lane);
         const bool held = kQuantizer == DeviceQuantizer::bytes
                               ? encode_bytes(block, v, at, record)
-                              : encode_levels(view, {levels, midpoints}, block, v, at, record);
+                              : encode_levels(midpoints, block, v, at, record);
         if (!held && lane == 0) fits = 0;
       }
     }
@@ -166,7 +165,7 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
   const std::size_t index = blockIdx.x;
   Places places[kAhead];
   read_places(view, view.backward, warp, warps, view.whole_count, lane, places);
-  if (threadIdx.x < 16) levels[threadIdx.x] = view.nf4[threadIdx.x];
+  if (threadIdx.x < 16) levels[threadIdx.x] = view.levels[threadIdx.x];
   const unsigned state = packed_state(job.payload, index);
   const unsigned char* from =
       job.payload + head_bytes(job.row_count) + coded_bytes(job, 0, index, view, lane);
@@ -185,7 +184,7 @@ __global__ void __launch_bounds__(kSmallThreads, 1)
     for (unsigned i = 0; i < kAhead; ++i) {
       const DeviceBlock& block = places[i].block;
       if (!block.size) continue;
-      const Pair v = hadamard(decode_block(view, levels, block, at, record), block.size, at);
+      const Pair v = decode_block(view, levels, block, at, record);
       const auto put = [&](unsigned high, float value) {
         T* to = reinterpret_cast<T*>(stage + block.start / kBlockSize * kBlockStride<T>) + 32 * high + lane;
         narrow((value * places[i].factor[high] + places[i].mean[high]) * rms, to);

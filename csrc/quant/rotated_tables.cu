@@ -1,5 +1,6 @@
 // Makes and uploads the tables of rotated_tables.cuh. One allocation holds them all.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -63,7 +64,7 @@ std::vector<float4> by_block(const std::vector<float>& values, unsigned whole_co
 }
 
 void check_levels(const RotatedParts& parts) {
-  if (parts.quantizer == DeviceQuantizer::nf4 && parts.levels.size() != 16)
+  if (parts.quantizer == DeviceQuantizer::levels && parts.levels.size() != 16)
     throw std::invalid_argument("not the levels of a rotated codec");
 }
 
@@ -77,17 +78,12 @@ struct Placed {
 
 RotatedTables::RotatedTables(const RotatedParts& parts) {
   const std::size_t width = parts.mean.size();
-  if (width == 0 || width > 65535 || parts.forward.size() != width || parts.backward.size() != width ||
-      parts.trials.size() > 4)
+  if (width == 0 || width > 65535 || parts.forward.size() != width || parts.backward.size() != width)
     throw std::invalid_argument("not the parts of a rotated codec");
   check_levels(parts);
   view_.quantizer = parts.quantizer;
   view_.width = static_cast<unsigned>(width);
   view_.limit = parts.limit;
-  view_.trial_count = static_cast<unsigned>(parts.trials.size());
-  // Kernels try all four; the last one again is never better.
-  std::fill_n(view_.trials, 4, parts.trials.empty() ? 0.0f : parts.trials.back());
-  std::copy(parts.trials.begin(), parts.trials.end(), view_.trials);
   std::copy(parts.id.begin(), parts.id.end(), view_.id);
   const std::vector<DeviceBlock> blocks = make_blocks(parts, view_);
 
@@ -104,10 +100,11 @@ RotatedTables::RotatedTables(const RotatedParts& parts) {
   put(view_.mean_by_block, by_block(parts.mean, view_.whole_count));
   put(view_.forward_by_block, by_block(parts.forward, view_.whole_count));
   put(view_.backward_by_block, by_block(parts.backward, view_.whole_count));
-  if (parts.quantizer == DeviceQuantizer::nf4) {
-    std::copy_n(parts.levels.begin(), 16, view_.nf4);
+  std::fill_n(view_.midpoints, 16, INFINITY);
+  if (parts.quantizer == DeviceQuantizer::levels) {
+    std::copy_n(parts.levels.begin(), 16, view_.levels);
     for (int code = 0; code < 15; ++code)
-      view_.nf4_midpoints[code] = (view_.nf4[code] + view_.nf4[code + 1]) * 0.5f;
+      view_.midpoints[code] = (view_.levels[code] + view_.levels[code + 1]) * 0.5f;
   }
   check(cudaMalloc(&memory_, image.bytes().size()));
   const cudaError_t copied =

@@ -15,7 +15,7 @@ constexpr unsigned kBlockSize = 64;
 // Adding it leaves an integer in the low bits of a float.
 constexpr float kIntegerAbove = 8388608.0f;
 
-enum class DeviceQuantizer : unsigned { nf4, bytes };  // h4, h8
+enum class DeviceQuantizer : unsigned { levels, bytes };  // h4, h8
 
 struct DeviceBlock {
   unsigned start, size, bits, scale_at, code_at, code_bytes;  // the last three within a coded row
@@ -24,10 +24,10 @@ struct DeviceBlock {
 struct RotatedView {
   DeviceQuantizer quantizer;
   unsigned width, block_count, whole_count;  // blocks in all; blocks of 64, which come first
-  unsigned row_bytes, scale_count, trial_count;
-  float limit, trials[4];
+  unsigned row_bytes, scale_count;
+  float limit;
   std::uint8_t id[8];
-  float nf4[16], nf4_midpoints[16];
+  float levels[16], midpoints[16];  // of h4, in 128ths; the last is infinite
 
   const DeviceBlock* blocks;
   // In the order of the blocks: [width].
@@ -43,8 +43,7 @@ struct RotatedParts {
   float limit;
   std::vector<float> mean, forward, backward;
   std::vector<std::array<std::size_t, 3>> blocks;  // start, size, bits
-  std::vector<float> levels;                       // of nf4
-  std::vector<float> trials;
+  std::vector<int> levels;                         // of h4
 };
 
 // Device memory with the tables. Throws std::runtime_error where CUDA fails, std::invalid_argument where the

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from hyperlane.artifacts.deployment import Boundary
 from hyperlane.artifacts.written import MEASURED, measured
 
 
@@ -80,12 +81,13 @@ class Plan:
     model: ModelSpec
     partition: str
     placements: tuple[Placement, ...]
-    codecs: tuple[str, ...]  # one a hop between workers
+    codecs: tuple[str, ...]  # asked for, one a hop between workers
     slots: int
     context: int
     predicted: Prediction | None = field(default=None, metadata=MEASURED)
     bound: float | None = measured(default=None)  # partition=optimal: no placement's objective is below it
     objective: float | None = measured(default=None)
+    boundaries: tuple[Boundary, ...] = measured(default=())  # what deployment made of `codecs`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """deploy: every worker gets its shard, and only the layers that it lacks."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import trio
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
@@ -18,6 +19,7 @@ from hyperlane.report import describe
 from hyperlane.stages import links, selftest, weights
 from hyperlane.stages.context import Context
 from hyperlane.stages.kinds import FP16, has_operators, is_gpu, kind_of
+from hyperlane.stages.picture import draw_plan
 from hyperlane.stages.workload import workload_of
 
 Seen = Callable[[int, int], None]
@@ -29,7 +31,9 @@ async def run(context: Context) -> Deployment:
     columns = (TextColumn("deploy: {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=context.console, transient=True, disable=not context.console.is_terminal) as bar:
         sent = await _send(context, context.plan, lambda name: _shown(bar, bar.add_task(name, total=None)))
-    return await _deployment(context, context.plan, *sent)
+    deployment = await _deployment(context, context.plan, *sent)
+    await _note(context, deployment)
+    return deployment
 
 
 async def deploy(context: Context, plan: Plan) -> Deployment:
@@ -84,6 +88,16 @@ async def _deployment(context: Context, plan: Plan, chain: tuple[Shard, ...], ch
     if selftest.AUTO not in plan.codecs:
         return deployment
     return await trio.to_thread.run_sync(links.choose, deployment, context.config)
+
+
+async def _note(context: Context, deployment: Deployment) -> None:
+    """The plan, as JSON and as a picture, says which codecs passed."""
+    plan = replace(context.plan, boundaries=deployment.boundaries)
+    if plan == context.plan:
+        return
+    context.artifacts["plan"] = plan
+    context.run_dir.revise("plan", "plan.json", plan)
+    context.run_dir.write_text("plan", "plan.svg", draw_plan(plan, await context.live()))
 
 
 def _shown(bar: Progress, task: TaskID) -> Seen:
@@ -187,5 +201,6 @@ def _graph(manifest: Manifest, store: LayerStore, placement: Placement, worker: 
         operators=kind.operators,
         kv_bits=plan.model.kv_bits,
         fused=kind.fused,
+        on_gpu=kind.on_gpu,
     )
     return store.put(content)

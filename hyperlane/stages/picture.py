@@ -27,9 +27,9 @@ def draw_plan(plan: Plan, cluster: Cluster) -> str:
         lines.append(f'<text x="400" y="49" fill="#666">{step}</text>')
     widest_bytes = max(placement.memory_bytes for placement in plan.placements)
     for index, placement in enumerate(plan.placements):
-        codec = plan.codecs[index] if index < len(plan.codecs) else None
         stage = plan.predicted.stages[index] if plan.predicted is not None else None
-        lines += _row(placement, 72 + index * _ROW, widest_bytes, free_bytes.get(placement.worker), codec, stage)
+        hop = _hop(plan, index, stage) if index < len(plan.codecs) else None
+        lines += _row(placement, 72 + index * _ROW, widest_bytes, free_bytes.get(placement.worker), hop, stage)
     return "\n".join([*lines, "</svg>\n"])
 
 
@@ -47,7 +47,7 @@ def _row(
     y: int,
     widest_bytes: int,
     free_bytes: int | None,
-    codec: str | None,
+    hop: str | None,
     stage: StagePrediction | None,
 ) -> list[str]:
     """One worker: its bar in proportion to the widest, and the hop to the next below it."""
@@ -65,13 +65,18 @@ def _row(
     lines.append(f'<text x="{_LEFT}" y="{y + 36}" fill="#666">{placement.memory_bytes / 2**20:,.0f} MiB{free}</text>')
     if stage is not None:
         lines.append(f'<text x="{_LEFT + 190}" y="{y + 36}" fill="#666">{1e3 * stage.decode_s:.3g} ms a step</text>')
-    if codec is not None:
-        lines.append(f'<text x="{_LEFT + 330}" y="{y + 48}" fill="#666">&#8595; {escape(_hop(codec, stage))}</text>')
+    if hop is not None:
+        lines.append(f'<text x="{_LEFT + 330}" y="{y + 48}" fill="#666">&#8595; {escape(hop)}</text>')
     return lines
 
 
-def _hop(codec: str, stage: StagePrediction | None) -> str:
+def _hop(plan: Plan, index: int, stage: StagePrediction | None) -> str:
+    """The codec from this worker to the next, and what it should take; once deployed, what became of it."""
+    if plan.boundaries and (boundary := plan.boundaries[index]).codec != boundary.wanted:
+        if boundary.decode is not None:
+            return f"prefill {boundary.prefill}, decode {boundary.decode}"
+        return f"{boundary.codec}, as {boundary.wanted} was refused"
     if stage is None or not stage.codec:
-        return codec
+        return plan.codecs[index]
     rate = f"{8e-6 * stage.link_bytes_per_s:,.0f} Mbit/s, {1e3 * stage.link_latency_s:.2g} ms"
     return f"{stage.codec}, {rate}: {1e3 * stage.wire_s:.2g} ms"

@@ -58,7 +58,9 @@ def test_whatever_passes_the_run_completes_and_says_so(tiny: Exported, tmp_path:
     assert "int4 refused after layer 1: relative error" in boundary["refused"][0]
     assert "int4 refused after layer 1" in done.err
     assert "h8 (int4 refused after layer 1" in done.out
-    assert done.artifact("plan", "plan.json")["codecs"] == ["int4"]
+    plan = done.artifact("plan", "plan.json")
+    assert (plan["codecs"], plan["boundaries"]) == (["int4"], [boundary])
+    assert "h8, as int4 was refused" in (done.folder / "plan" / "plan.svg").read_text()
     assert done.generation["links"][1]["codec"] == "h8"
 
 

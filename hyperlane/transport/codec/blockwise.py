@@ -10,7 +10,8 @@ from hyperlane.transport.codec.rotation import Span
 
 # Values [R, n] of a block -> scale bytes [R], codes [R, n], and whether the scales can hold them [R].
 QuantizeBlock = Callable[[NDArray[np.float32]], tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]]
-DequantizeBlock = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.float32]]
+# Scale bytes [R], codes [R, n] -> whole numbers [R, n], and what one of them stands for [R].
+DequantizeBlock = Callable[[NDArray[np.uint8], NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
 def row_bytes(spans: tuple[Span, ...]) -> int:
@@ -33,13 +34,14 @@ def quantize(
 
 def dequantize(
     records: NDArray[np.uint8], spans: tuple[Span, ...], width: int, block: DequantizeBlock
-) -> NDArray[np.float32]:
-    """The rotated rows [R, width] that `records` stand for."""
-    values_RD = np.zeros((len(records), width), np.float32)
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Whole numbers [R, width], and what one of each stands for, that `records` hold."""
+    numbers_RD, step_RD = np.zeros((2, len(records), width), np.float32)
     at = len(spans)
     for index, (start, stop, bits) in enumerate(spans):
         size = packed_bytes(stop - start, bits)
         codes_Rn = unpack(records[:, at : at + size], stop - start, bits)
-        values_RD[:, start:stop] = block(records[:, index], codes_Rn)
+        numbers_RD[:, start:stop], step_R = block(records[:, index], codes_Rn)
+        step_RD[:, start:stop] = step_R[:, None]
         at += size
-    return values_RD
+    return numbers_RD, step_RD

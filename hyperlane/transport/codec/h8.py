@@ -17,8 +17,10 @@ def quantize(values_RD: NDArray[np.float32], spans: tuple[Span, ...]) -> tuple[N
     return blockwise.quantize(values_RD, spans, _quantize)
 
 
-def dequantize(records: NDArray[np.uint8], spans: tuple[Span, ...], width: int) -> NDArray[np.float32]:
-    """The rotated rows [R, width]."""
+def dequantize(
+    records: NDArray[np.uint8], spans: tuple[Span, ...], width: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Whole numbers [R, width], and what one of each stands for."""
     return blockwise.dequantize(records, spans, width, _dequantize)
 
 
@@ -33,6 +35,7 @@ def _quantize(
     return scales_R, codes_Rn, sixteenfold_R <= scale.LARGEST
 
 
-def _dequantize(scales_R: NDArray[np.uint8], codes_Rn: NDArray[np.uint8]) -> NDArray[np.float32]:
-    step_R = scale.step(scales_R) * np.float32(1 / 127)
-    return codes_Rn.view(np.int8).astype(np.float32) * step_R[:, None]
+def _dequantize(
+    scales_R: NDArray[np.uint8], codes_Rn: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return codes_Rn.view(np.int8).astype(np.float32), scale.step(scales_R) * np.float32(1 / 127)

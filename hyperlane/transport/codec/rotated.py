@@ -50,7 +50,9 @@ class Quantizer(Protocol):
         self, values_RD: NDArray[np.float32], spans: tuple[Span, ...]
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]: ...
 
-    def dequantize(self, records: NDArray[np.uint8], spans: tuple[Span, ...], width: int) -> NDArray[np.float32]: ...
+    def dequantize(
+        self, records: NDArray[np.uint8], spans: tuple[Span, ...], width: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 
 
 class Rotation:
@@ -68,9 +70,12 @@ class Rotation:
         """Rows to rotated values [R, D]."""
         return self._transform((rows_RD * (np.float32(1) / rms_R)[:, None] - self.mean) * self.forward)
 
-    def invert(self, values_RD: NDArray[np.float32], rms_R: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Rotated values to rows [R, D]."""
-        rows: NDArray[np.float32] = (self._transform(values_RD) * self.backward + self.mean) * rms_R[:, None]
+    def invert(
+        self, numbers_RD: NDArray[np.float32], step_RD: NDArray[np.float32], rms_R: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Whole numbers and the steps of their blocks to rows [R, D]. The transform itself is exact."""
+        turned_RD = self._transform(numbers_RD) * step_RD
+        rows: NDArray[np.float32] = (turned_RD * self.backward + self.mean) * rms_R[:, None]
         return rows
 
     def _transform(self, values_RD: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -146,7 +151,7 @@ class RotatedCodec:
 
     def _read_coded(self, records: NDArray[np.uint8], width: int) -> NDArray[np.float32]:
         rms_R = records[:, :2].copy().view("<f2")[:, 0].astype(np.float32)
-        return self.rotation.invert(self.quantizer.dequantize(records[:, 2:], self.spans, width), rms_R)
+        return self.rotation.invert(*self.quantizer.dequantize(records[:, 2:], self.spans, width), rms_R)
 
 
 def _read_half(records: NDArray[np.uint8], width: int) -> NDArray[np.float16]:

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from hyperlane.errors import ConfigError
 from hyperlane.transport.codec import entropy, h4, h8
-from hyperlane.transport.codec.codebooks import NF4
 from hyperlane.transport.codec.entropy import EntropyCodec
 from hyperlane.transport.codec.protocol import Buffer
 from hyperlane.transport.codec.rotated import RotatedCodec
@@ -68,8 +67,7 @@ def native_parts(reference: Reference) -> dict[str, Any]:
         "forward": reference.rotation.forward,
         "backward": reference.rotation.backward,
         "blocks": [(start, stop - start, bits) for start, stop, bits in reference.spans],
-        "levels": NF4.levels.tolist(),
-        "trials": list(h4.TRIALS),
+        "levels": h4.LEVELS.astype(np.int32).tolist(),
     }
 
 

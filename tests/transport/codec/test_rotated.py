@@ -63,7 +63,7 @@ def test_golden_tables() -> None:
 
 @pytest.mark.parametrize(
     ("name", "digest"),
-    [("h4", "ac4ed6d57cc29b51"), ("int4", "5f01b85c964993ed"), ("h8", "99c4667355f87f78")],
+    [("h4", "0a75e1b50467cfbf"), ("int4", "5f01b85c964993ed"), ("h8", "99c4667355f87f78")],
 )
 def test_golden_bytes(name: str, digest: str) -> None:
     payload = encoded(codec(name, 100), typical(100, 9, seed=1))
@@ -72,7 +72,7 @@ def test_golden_bytes(name: str, digest: str) -> None:
 
 def test_golden_row_of_h4() -> None:
     row = encoded(codec("h4", 4), np.array([[1, 2, -1, 0.5]], np.float32))
-    assert row.tobytes()[8:].hex(" ") == "00 00 3d 63 82 10"
+    assert row.tobytes()[8:].hex(" ") == "00 00 3d e3 7d fe"
 
 
 @pytest.mark.parametrize(("name", "bits"), [("h4", 4.2), ("int4", 4.0), ("h8", 8.25)])
