@@ -13,7 +13,7 @@ try:
 except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0+unknown"
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """What coordinator and workers must agree on: frames, control messages and the shard contract."""
 
 

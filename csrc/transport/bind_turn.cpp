@@ -56,6 +56,8 @@ class PyTurn {
       call.ids = typed<std::int64_t>(first, 2, count);
       call.logits = typed<float>(outputs[1], 2, count);
       call.logsumexp = typed<float>(outputs[2], 1, count);
+      if (py::array(outputs[1]).shape(1) != first.shape(1))
+        throw py::value_error("a call gives as many logits as ids");
     } else {
       call.hidden = memory_of<std::uint8_t>(first, 2, count);
       call.out_row_bytes = row_bytes(first);

@@ -1,6 +1,7 @@
 #include "transport/turn.hpp"
 
 #include <cstring>
+#include <stdexcept>
 #include <utility>
 
 #include "transport/link.hpp"
@@ -53,6 +54,7 @@ void Turn::started() { now_.decoded_ns = now_ns(); }
 void Turn::computed() { now_.computed_ns = now_ns(); }
 
 void Turn::send(double timeout_s) {
+  if (!block_ || !call_) throw std::logic_error("a turn sends what it has taken, once");
   const std::unique_ptr<FrameBlock> block = std::move(block_);
   const DecodeCall& call = *std::exchange(call_, nullptr);
   for (std::size_t i = 0; i < call.rows; ++i) slots_.live[call.slots[i]] = call.positions[i] + 1;
@@ -71,6 +73,11 @@ void Turn::send(double timeout_s) {
   records_.push_back(now_);
   if (records_.size() > kept_records_) records_.pop_front();
   if (!call.gives_candidates) hidden_values_ += call.rows * call.out_width;
+}
+
+std::unique_ptr<FrameBlock> Turn::give_up() {
+  if (!block_) throw std::logic_error("a turn gives up what it has taken, once");
+  return std::move(block_);
 }
 
 std::vector<TurnRecord> Turn::records() const {

@@ -60,7 +60,7 @@ class Turn {
   void send(double timeout_s);
 
   // The frame that was taken.
-  std::unique_ptr<FrameBlock> give_up() { return std::move(block_); }
+  std::unique_ptr<FrameBlock> give_up();
   const TurnRecord& now() const { return now_; }
 
   Sender& sender() { return sender_; }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hyperlane.artifacts.written import measured
 
-HANDOFF_S = 1.5e-4
+HANDOFF_S = 8e-5
 """From one process to the next besides the wire's own time: threads that wake, calls of the kernel."""
 TURN_S = 2e-5
 """The coordinator's own, from a step's result to the next step of greedy streams; sampling takes some 2e-4 more."""

@@ -8,7 +8,7 @@ from hyperlane.artifacts import HANDOFF_S, Accuracy, Cluster, ModelSpec, WorkerI
 _TRUST = 0.5  # how far one run moves what is known; the first one counts whole
 _MOST = 3.0  # times slower or quicker: more is an accident
 _LEAST_STEPS = 8  # of decode
-_MOST_HANDOFF_S = 5 * HANDOFF_S  # more is other work that ran beside the run
+_MOST_HANDOFF_S = 10 * HANDOFF_S  # more is other work that ran beside the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ RAW = "raw"
 ERROR_BUDGET = 0.005  # mean relative squared error of a row at one boundary
 KL_BUDGET = 0.02  # nats, of a chain of up to three boundaries
 TEST_TOKENS = 1024
-VERSION = 4  # of this procedure and of what the codecs compute: results of another one are not taken from the store
+VERSION = 5  # of this procedure and of what the codecs compute: results of another one are not taken from the store
 
 _BELOW = {"int4": "h8", "h4": "h8", "int4_plain": "h8", "int8": RAW, "h8": RAW}
 

@@ -41,7 +41,7 @@ class RaggedCalls:
             call.slots[:] = np.repeat([run.slot for run in runs], [run.count for run in runs])
             if self._signature.is_last:
                 call.output_rows[:] = _output_rows(runs)
-        self._session.run_with_iobinding(call.binding)
+        self._run(call)
         found: dict[str, Any] = {FIELDS[name]: array.copy() for name, array in call.outputs.items()}
         return StepResult(**found)
 
@@ -49,10 +49,10 @@ class RaggedCalls:
         """A call of its own for steps of one row a slot; None for so many rows that no call stays prepared."""
         if rows > _KEPT_ROWS:
             return None
-        call, session = self._new_call(rows, rows, want_logits=False), self._session
+        call = self._new_call(rows, rows, want_logits=False)
         call.output_rows[:] = np.arange(rows)
         return DecodeCall(
-            run=lambda: session.run_with_iobinding(call.binding),
+            run=lambda: self._run(call),
             rows=call.rows[0],
             positions=call.positions[0],
             slots=call.slots,
@@ -65,6 +65,12 @@ class RaggedCalls:
         """Let go of the session and of all memory."""
         self._calls.clear()
         self._session, self._caches = None, ()
+
+    def _run(self, call: "_Call") -> None:
+        """Memory that a call is bound to is there as long as the session is."""
+        if self._session is None:
+            raise RuntimeError("the session is closed")
+        self._session.run_with_iobinding(call.binding)
 
     def _prepared(self, rows: int, wanted: int, want_logits: bool) -> "_Call":
         if want_logits or rows > _KEPT_ROWS:

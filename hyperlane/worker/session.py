@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperlane.errors import HyperlaneError, WorkerError, one_line
+from hyperlane.errors import HyperlaneError, OutOfMemoryError, WorkerError, one_line
 from hyperlane.transport.frame import Run
 from hyperlane.worker.batched import BatchedCalls
 from hyperlane.worker.caches import copy_slot, new_caches
@@ -55,13 +55,14 @@ class Session:
         kind, _, index = device.partition(":")
         self._device: DeviceSide | None = None
         self._weights: dict[str, Any] = {}  # which the session reads where they lie
+        self._weights_bytes = 0
         try:
             if kind == "cuda":
                 if "CUDAExecutionProvider" not in self._runtime.get_available_providers():
                     raise ValueError("this onnxruntime has no CUDA; install hyperlane[gpu], or use device=cpu")
                 self._device = DeviceSide(Gpu(int(index or 0)), self._runtime.RunOptions, graphs=graphs)
-            self._session = self._load(graph_path, threads, spinning)
-        except WorkerError:
+            self._session = self._load(graph_path, threads, spinning, free_bytes)
+        except (WorkerError, OutOfMemoryError):
             raise
         except Exception as error:  # onnxruntime's own types, one a kind of failure
             if is_out_of_memory(error):
@@ -72,7 +73,8 @@ class Session:
             if self._signature.is_fused:
                 refuse_float32(self._signature.caches)
             self._device.describe(self._signature.hidden_in, self._signature.hidden_out)
-        self._caches: tuple[Cache, ...] = new_caches(self._signature, slots, context, self._device, free_bytes)
+        left_bytes = None if free_bytes is None else free_bytes - self._weights_bytes
+        self._caches: tuple[Cache, ...] = new_caches(self._signature, slots, context, self._device, left_bytes)
         self._live = np.zeros(slots, np.int64)  # how many positions of each slot hold keys and values
         self._calls = self._new_calls()
 
@@ -106,7 +108,10 @@ class Session:
         """Where a step of one row a slot is computed without Python between frames; None where that cannot be."""
         if not isinstance(self._calls, RaggedCalls):
             return None
-        call = self._calls.decode_call(rows, self._live, self._context)
+        try:
+            call = self._calls.decode_call(rows, self._live, self._context)
+        except Exception as error:
+            raise _step_error(rows, error) from error
         if call is None:
             return None
         compute = call.run
@@ -168,7 +173,7 @@ class Session:
             return RaggedCalls(*made_of, self._slots)
         return BatchedCalls(*made_of, self._live, self._context, self._device)
 
-    def _load(self, graph_path: Path, threads: int, spinning: bool) -> Any:
+    def _load(self, graph_path: Path, threads: int, spinning: bool, free_bytes: int | None) -> Any:
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -178,8 +183,9 @@ class Session:
         if library is not None:
             options.register_custom_ops_library(library)
         if self._device is None:
-            for name, array in load_weights(graph_path).items():
+            for name, array in load_weights(graph_path, free_bytes).items():
                 self._weights[name] = self._runtime.OrtValue.ortvalue_from_numpy(array)
+                self._weights_bytes += array.nbytes
                 options.add_initializer(name, self._weights[name])
             return self._runtime.InferenceSession(graph_path, options, providers=["CPUExecutionProvider"])
         return self._device.load(

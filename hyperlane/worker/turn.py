@@ -4,6 +4,7 @@ A plain step has one row a slot, each with an output, and its rows travel as the
 specification; they do every other step, and the first of each number of rows.
 """
 
+from hyperlane.errors import HyperlaneError
 from hyperlane.timeline.record import StepRecord
 from hyperlane.transport.frame import Frame, Kind
 from hyperlane.transport.link import Receiver, Sender
@@ -40,7 +41,11 @@ class Turn:
         rows = len(answer.runs)
         if rows in self._calls or not _is_plain(answer):
             return
-        call = self._calls[rows] = self._session.decode_call(rows)
+        try:
+            call = self._session.decode_call(rows)
+        except HyperlaneError:  # no memory for it, say: that many rows stay Python's
+            call = None
+        self._calls[rows] = call
         if call is not None:
             self._native.add(call.rows, call.positions, call.slots, call.outputs, call.live, call.context)
 

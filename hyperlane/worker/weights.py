@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperlane.worker.memory import weights_out_of_memory
+
 ALIGNMENT = 64
 OPERATORS_DOMAIN = "hyperlane"
 _TYPES: dict[int, type[np.generic]] = {1: np.float32, 2: np.uint8, 10: np.float16}  # by their numbers in ONNX
@@ -30,10 +32,16 @@ class Tensor:
     bytes: int
 
 
-def load_weights(graph_path: Path) -> dict[str, NDArray[Any]]:
-    """What the nodes of our operators take from files beside the graph, by name; ValueError for a file too short."""
+def load_weights(graph_path: Path, free_bytes: int | None = None) -> dict[str, NDArray[Any]]:
+    """What the nodes of our operators take from files beside the graph, by name.
+
+    ValueError for a file too short. OutOfMemoryError where they take more than `free_bytes`: the kernel promises more
+    memory than it has.
+    """
     tensors = operators_tensors(graph_path.read_bytes())
     starts = np.cumsum([0, *(-(-tensor.bytes // ALIGNMENT) * ALIGNMENT for tensor in tensors)])
+    if free_bytes is not None and starts[-1] > free_bytes:
+        raise weights_out_of_memory(int(starts[-1]), free_bytes)
     memory = np.empty(int(starts[-1]) + ALIGNMENT, np.uint8)
     memory = memory[-memory.ctypes.data % ALIGNMENT :]
     found: dict[str, NDArray[Any]] = {}

@@ -54,7 +54,7 @@ def test_usable_entries_become_candidates() -> None:
 def test_other_cluster_version_and_taken_name_are_refused() -> None:
     entry = make_entry()
     assert refused(replace(entry, cluster="kitchen")) == [("w", "belongs to cluster 'kitchen', not 'c'")]
-    assert refused(replace(entry, version=9)) == [("w", "speaks protocol version 9, not 2; update the older one")]
+    assert refused(replace(entry, version=9)) == [("w", "speaks protocol version 9, not 3; update the older one")]
     assert refused(entry, replace(entry, control_port=9)) == [
         ("w", "has the name of the worker at 127.0.0.1:7070; start it with another --name")
     ]

@@ -95,7 +95,7 @@ async def test_other_cluster_is_told(start_worker: Start) -> None:
 async def test_other_version_is_told(start_worker: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "PROTOCOL_VERSION", 99)
     told = await reason(candidate(start_worker("w")))
-    assert told == "speaks protocol version 99, not 2; update the older one"
+    assert told == "speaks protocol version 99, not 3; update the older one"
 
 
 async def test_another_worker_at_an_announced_address_is_not_taken(start_worker: Start) -> None:

@@ -116,7 +116,7 @@ async def test_lab_tells_whom_it_saw_and_why_they_do_not_count(cluster: str) -> 
     message = str(caught.value)
     assert message.startswith(f"no usable worker of cluster '{cluster}' answered in 5 s; rejected: ")
     assert f"a (127.0.0.1:7070): belongs to cluster '{cluster}-x', not '{cluster}'" in message
-    assert "b (127.0.0.1:7070): speaks protocol version 99, not 2" in message
+    assert "b (127.0.0.1:7070): speaks protocol version 99, not 3" in message
     assert "c (127.0.0.1:1): worker c at 127.0.0.1:1 cannot be reached" in message
 
 

@@ -44,7 +44,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Session]:
     def make(device: FakeGpu, new_options: Any, *, graphs: bool) -> DeviceSide:
         return DeviceSide(device, Options, graphs=False)  # type: ignore[arg-type]
 
-    def load(self: Session, graph_path: Path, threads: int, spinning: bool) -> Any:
+    def load(self: Session, graph_path: Path, threads: int, spinning: bool, free_bytes: int | None) -> Any:
         return OnHost(module._onnxruntime().InferenceSession(graph_path, providers=["CPUExecutionProvider"]))
 
     monkeypatch.setattr(module, "Gpu", FakeGpu)

@@ -15,6 +15,7 @@ from hyperlane.transport.frame import WANT_LOGITS, Frame, Kind, Run, pack
 from hyperlane.transport.link import connect, open_receiver
 from hyperlane.worker.codecs import open_codecs
 from hyperlane.worker.pump import Pump
+from hyperlane.worker.ragged import RaggedCalls
 from hyperlane.worker.session import Session
 from hyperlane.worker.worker import _OneAtATime
 from tests.fixtures_model import Exported
@@ -139,6 +140,31 @@ def test_many_rows_stay_with_python(tiny_int8: Exported) -> None:
 
 def test_without_our_attention_steps_stay_with_python(tiny: Exported) -> None:
     assert tiny.session(0, 2, operators=False).decode_call(1) is None
+
+
+def test_a_call_that_cannot_be_prepared_leaves_its_steps_to_python(
+    tiny_int8: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = decode_steps(4)
+    expected = pumped(tiny_int8.session(0, 2), frames, native=True)
+
+    def full(*args: object) -> None:
+        raise MemoryError("Unable to allocate 1. GiB")
+
+    monkeypatch.setattr(RaggedCalls, "decode_call", full)
+    found = pumped(tiny_int8.session(0, 2), frames, native=True)
+    assert found.frames == expected.frames
+    assert (found.turned, expected.turned) == (0, 3)
+
+
+def test_a_call_of_a_closed_session_is_an_error(tiny_int8: Exported) -> None:
+    session = tiny_int8.session(0, 2)
+    call = session.decode_call(1)
+    assert call is not None
+    call.run()
+    session.close()
+    with pytest.raises(WorkerError, match="the session is closed"):
+        call.run()
 
 
 def test_a_call_after_close_is_an_error(tiny_int8: Exported) -> None:

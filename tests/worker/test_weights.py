@@ -9,7 +9,7 @@ import pytest
 from onnx.external_data_helper import uses_external_data
 from onnx.numpy_helper import to_array
 
-from hyperlane.errors import WorkerError
+from hyperlane.errors import OutOfMemoryError, WorkerError
 from hyperlane.model.assemble import assemble
 from hyperlane.worker.session import Session
 from hyperlane.worker.weights import ALIGNMENT, load_weights, operators_tensors
@@ -74,3 +74,11 @@ def test_a_graph_that_was_cut_is_a_plain_error(graph_path: Path, tmp_path: Path,
     (tmp_path / "graph.onnx").write_bytes(content[: len(content) - cut])
     with pytest.raises(WorkerError, match=r"cannot load the shard"):
         Session(tmp_path / "graph.onnx", slots=1, context=16, threads=1)
+
+
+def test_weights_that_would_not_fit_are_refused_before_they_are_read(graph_path: Path) -> None:
+    needed = sum(-(-t.bytes // ALIGNMENT) * ALIGNMENT for t in operators_tensors(graph_path.read_bytes()))
+    with pytest.raises(OutOfMemoryError, match=r"the shard's weights need .* are free; lower"):
+        Session(graph_path, slots=1, context=64, threads=1, free_bytes=needed - 1)
+    with pytest.raises(OutOfMemoryError, match="keys and values of 1 slots"):  # these have what the weights leave
+        Session(graph_path, slots=1, context=64, threads=1, free_bytes=needed + 1000)
