@@ -18,6 +18,7 @@ namespace py = pybind11;
 
 namespace hyperlane {
 void bind_device_codecs(py::module_& module);
+void bind_device_operators(py::module_& module);
 namespace {
 
 int device_count() {
@@ -134,5 +135,6 @@ void bind_cuda(py::module_& module) {
   hyperlane::bind_devices(cuda);
   hyperlane::bind_memory(cuda);
   hyperlane::bind_device_codecs(cuda);
+  hyperlane::bind_device_operators(cuda);
 }
 #endif

@@ -81,8 +81,8 @@ class HostPath {
   std::size_t max_rows() const { return max_rows_; }
 
  private:
-  static constexpr std::size_t kSlack = 64;  // kernels read whole words
-  static constexpr std::size_t kDirectBytes = 64 << 10;
+  static constexpr std::size_t kSlack = 64;               // kernels read whole words
+  static constexpr std::size_t kDirectBytes = 128 << 10;  // as many as 32 rows of 7B models take
 
   struct Slot {
     std::unique_ptr<PinnedBuffer> payload;

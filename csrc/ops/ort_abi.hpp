@@ -82,6 +82,12 @@ class Runtime {
                                                                                    &value));
     return value;
   }
+  // On which a GPU's operator queues its work; null on a CPU.
+  void* stream(const KernelContext* context) const {
+    void* stream = nullptr;
+    check(at<Status*(const KernelContext*, void**)>(193)(context, &stream));
+    return stream;
+  }
   template <typename T>
   T* data(const Value* value) const {
     void* data = nullptr;

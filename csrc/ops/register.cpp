@@ -7,8 +7,12 @@
 
 #include "ops/attention.hpp"
 #include "ops/candidates.hpp"
+#include "ops/describe.hpp"
 #include "ops/linear.hpp"
 #include "ops/ort_abi.hpp"
+#ifdef HYPERLANE_CUDA
+#include "cuda_ops/register.hpp"
+#endif
 
 namespace hyperlane::ops {
 namespace {
@@ -16,24 +20,6 @@ namespace {
 using namespace hyperlane::ort;
 
 constexpr const char* kDomain = "hyperlane";
-constexpr size_t kMostDims = 4;
-
-struct Shape {
-  int64_t dims[kMostDims];
-  size_t rank;
-  int64_t rows() const {
-    int64_t count = 1;
-    for (size_t i = 0; i + 1 < rank; ++i) count *= dims[i];
-    return count;
-  }
-};
-
-Shape shape_of(const Runtime& runtime, const Value* value) {
-  Shape shape{};
-  shape.rank = runtime.shape(value, shape.dims, kMostDims);
-  return shape;
-}
-
 // The weight in the three inputs from `first` on: codes, scales, minima.
 Weights weights_of(const Runtime& runtime, const KernelContext* context, size_t first, int bits) {
   const Value* scales = runtime.input(context, first + 1);
@@ -58,6 +44,7 @@ void each(const Runtime& runtime, const KernelContext* context, int64_t count,
 class LinearKernel {
  public:
   static constexpr const char* kName = "Linear";
+  static constexpr const char* kProvider = nullptr;
   static constexpr ElementType kInputs[] = {kFloat, kUint8, kFloat16, kFloat16, kFloat, kFloat, kFloat};
   static constexpr size_t kRequiredInputs = 3;
   static constexpr ElementType kOutputs[] = {kFloat, kFloat, kFloat};
@@ -105,6 +92,7 @@ class LinearKernel {
 class EmbedKernel {
  public:
   static constexpr const char* kName = "Embed";
+  static constexpr const char* kProvider = nullptr;
   static constexpr ElementType kInputs[] = {kInt64, kUint8, kFloat16, kFloat16};
   static constexpr size_t kRequiredInputs = 3;
   static constexpr ElementType kOutputs[] = {kFloat};
@@ -143,6 +131,7 @@ class EmbedKernel {
 class AttentionKernel {
  public:
   static constexpr const char* kName = "Attention";
+  static constexpr const char* kProvider = nullptr;
   static constexpr ElementType kInputs[] = {kFloat, kFloat, kFloat, kUint8, kUint8,
                                             kInt64, kInt64, kFloat, kFloat, kInt64};
   static constexpr size_t kRequiredInputs = 7;
@@ -222,6 +211,7 @@ class AttentionKernel {
 class CandidatesKernel {
  public:
   static constexpr const char* kName = "Candidates";
+  static constexpr const char* kProvider = nullptr;
   static constexpr ElementType kInputs[] = {kFloat};
   static constexpr size_t kRequiredInputs = 1;
   static constexpr ElementType kOutputs[] = {kInt64, kFloat, kFloat};
@@ -263,23 +253,6 @@ class CandidatesKernel {
   const Kernels& kernels_;
 };
 
-template <typename Kernel>
-constexpr CustomOp describe() {
-  return {
-      kOpVersion,
-      [](const CustomOp*, const Api* api, const KernelInfo* info) -> void* { return new Kernel(api, info); },
-      [](const CustomOp*) { return Kernel::kName; },
-      [](const CustomOp*) -> const char* { return nullptr; },
-      [](const CustomOp*, size_t i) { return Kernel::kInputs[i]; },
-      [](const CustomOp*) { return std::size(Kernel::kInputs); },
-      [](const CustomOp*, size_t i) { return Kernel::kOutputs[i]; },
-      [](const CustomOp*) { return std::size(Kernel::kOutputs); },
-      [](void* kernel, KernelContext* context) { static_cast<Kernel*>(kernel)->compute(context); },
-      [](void* kernel) { delete static_cast<Kernel*>(kernel); },
-      [](const CustomOp*, size_t i) { return i < Kernel::kRequiredInputs ? kRequired : kOptional; },
-      [](const CustomOp*, size_t i) { return i < 1 ? kRequired : kOptional; }};
-}
-
 const CustomOp kLinear = describe<LinearKernel>(), kEmbed = describe<EmbedKernel>(),
                kAttention = describe<AttentionKernel>(), kCandidates = describe<CandidatesKernel>();
 
@@ -296,6 +269,9 @@ extern "C" __attribute__((visibility("default"))) hyperlane::ort::Status* Regist
   runtime.add(domain, &ops::kEmbed);
   runtime.add(domain, &ops::kAttention);
   runtime.add(domain, &ops::kCandidates);
+#ifdef HYPERLANE_CUDA
+  cuda_ops::add_operators(runtime, domain);
+#endif
   runtime.add(options, domain);
   return nullptr;
 }

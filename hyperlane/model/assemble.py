@@ -53,17 +53,20 @@ def assemble(
     operators: bool = False,
     kv_bits: int = 32,
     fused: bool = True,
+    on_gpu: bool = False,
 ) -> bytes:
     """The shard's ONNX file; it names each weight file by its SHA-256, to be found in the same folder.
 
     operators: whether the worker has those of csrc/ops, which are for FP32; else ONNX Runtime's own take their place.
+    on_gpu: whether the worker has the operators of csrc/cuda_ops, which are for FP16.
     fused: attention as one operator of ONNX Runtime; else in pieces, as a GPU needs it in FP32.
     kv_bits: of the numbers in the cache of workers with operators: 32, 16 or 8. Others hold the activations' type.
 
     Inputs: `input_ids` int64 [B, S] or `hidden_in` [B, S, D]; `position_ids` int64 [B, S]; in the last shard
     `output_rows` int64 [N]. With operators B is 1, `row_slots` int64 [S] says whose each row is, and layer i has
     `past_key.i` and `past_value.i` uint8 [slots, heads, L, bytes a position]; L in whole tiles (see attention.py).
-    Without, caches [B, heads, L, head_dim]; and for fused attention `seqlens_k` int32 [B] and `total_sequence_length`.
+    Without, caches [B, heads, L, head_dim]; and for ONNX Runtime's attention `seqlens_k` int32 [B] and
+    `total_sequence_length`.
     Outputs: `hidden_out` [B, S, D], or `logits` [N, V], `candidate_ids` and `candidate_logits` [N, K],
     `logsumexp` [N]; for layer i `present_key.i` and `present_value.i`.
     Raises StoreError where the store lacks a graph.
@@ -83,7 +86,7 @@ def assemble(
         _append(shard.graph, part, graphs[part.graph.sha256].graph, chained, written)
         hidden = produced
     if lowered:
-        lower(shard, manifest.dtype, fused=fused)
+        lower(shard, manifest.dtype, fused=fused, on_gpu=on_gpu)
     else:
         _hold_bytes(shard.graph, kv_bits)
     content: bytes = shard.SerializeToString(deterministic=True)

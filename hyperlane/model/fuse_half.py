@@ -4,48 +4,27 @@ For graphs in FP16, lowered to ONNX Runtime's own operators. On a GPU a decode s
 kernels beside the products, whose launches and memory round trips cost as much as a tenth of the weights' reading.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 from onnx.helper import get_attribute_value, make_attribute, make_node
 
+from hyperlane.model.fuse_device import fuse_device
+from hyperlane.model.graph_index import Index
+
 _MICROSOFT = "com.microsoft"
 _TABLE = "rotary"  # prefix of what computes the rotary tables of all positions
 
 
-def fuse_half(graph: GraphProto) -> None:
-    """Rewrite in place; what is not recognized stays as it is."""
+def fuse_half(graph: GraphProto, *, operators: bool = False) -> None:
+    """Rewrite in place; what is not recognized stays as it is. operators: with our own for GPUs."""
     _norms(graph)
-    _sums_before_norms(graph)
     _rotary(graph)
     _packed(graph)
+    if operators:
+        fuse_device(graph)
+    _sums_before_norms(graph)
     _drop_unused(graph)
-
-
-class _Index:
-    """Who makes and who takes each value."""
-
-    def __init__(self, graph: GraphProto) -> None:
-        self.makers = {name: node for node in graph.node for name in node.output if name}
-        self.takers: dict[str, list[NodeProto]] = defaultdict(list)
-        for node in graph.node:
-            for name in node.input:
-                self.takers[name].append(node)
-        self.constants = {tensor.name: tensor for tensor in graph.initializer}
-
-    def made_by(self, name: str, kind: str) -> NodeProto | None:
-        """The node that makes a value, if it is of that kind."""
-        node = self.makers.get(name)
-        return node if node is not None and node.op_type == kind else None
-
-    def behind(self, name: str, kind: str) -> str:
-        """The value before all nodes of a kind, such as Reshape, that lead to `name`."""
-        node = self.made_by(name, kind)
-        while node is not None:
-            name = node.input[0]
-            node = self.made_by(name, kind)
-        return name
 
 
 # --- norms ------------------------------------------------------------------------------------------------------
@@ -53,7 +32,7 @@ class _Index:
 
 def _norms(graph: GraphProto) -> None:
     """weight * FP16(x / sqrt(mean(x^2) + epsilon)), in FP32 within, becomes SimplifiedLayerNormalization."""
-    index, nodes = _Index(graph), list(graph.node)
+    index, nodes = Index(graph), list(graph.node)
     del graph.node[:]
     for node in nodes:
         found = _norm(index, node) if node.op_type == "Mul" else None
@@ -68,7 +47,7 @@ def _norms(graph: GraphProto) -> None:
         graph.node.append(fused)
 
 
-def _norm(index: _Index, node: NodeProto) -> tuple[str, str, float] | None:
+def _norm(index: Index, node: NodeProto) -> tuple[str, str, float] | None:
     """Rows, weight and epsilon of a norm that ends in a product."""
     for weight, normed in (tuple(node.input), tuple(node.input)[::-1]):
         cast = index.made_by(normed, "Cast")
@@ -89,7 +68,7 @@ def _norm(index: _Index, node: NodeProto) -> tuple[str, str, float] | None:
 
 def _sums_before_norms(graph: GraphProto) -> None:
     """a + b and its norm become SkipSimplifiedLayerNormalization, which gives both."""
-    index, nodes = _Index(graph), list(graph.node)
+    index, nodes = Index(graph), list(graph.node)
     norms: dict[str, NodeProto] = {}
     for node in nodes:
         if node.op_type == "SimplifiedLayerNormalization":
@@ -116,7 +95,7 @@ def _sums_before_norms(graph: GraphProto) -> None:
 
 def _rotary(graph: GraphProto) -> None:
     """GroupQueryAttention turns queries and keys itself, with tables of all positions that the cache has room for."""
-    index, tables = _Index(graph), dict[str, str]()
+    index, tables = Index(graph), dict[str, str]()
     nodes = list(graph.node)
     for node in nodes:
         if node.op_type != "GroupQueryAttention":
@@ -144,7 +123,7 @@ def _is_partial(rotary: NodeProto) -> bool:
     return bool(numbers.get("rotary_embedding_dim") or numbers.get("interleaved"))
 
 
-def _table(index: _Index, tables: dict[str, str], name: str) -> str | None:
+def _table(index: Index, tables: dict[str, str], name: str) -> str | None:
     """The name of a table for all positions; None where it depends on more than the positions."""
     for value in _needs(index, name):
         if value not in index.makers and value not in index.constants and value != "position_ids":
@@ -153,7 +132,7 @@ def _table(index: _Index, tables: dict[str, str], name: str) -> str | None:
     return tables[name]
 
 
-def _needs(index: _Index, name: str) -> Iterator[str]:
+def _needs(index: Index, name: str) -> Iterator[str]:
     """A value and all that it is computed from."""
     yield name
     node = index.makers.get(name)
@@ -166,7 +145,7 @@ def _cache_of(graph: GraphProto) -> str:
     return next(str(value.name) for value in graph.input if value.name.startswith("past_key"))
 
 
-def _copies(index: _Index, nodes: Iterable[NodeProto], tables: dict[str, str], cache: str) -> Iterator[NodeProto]:
+def _copies(index: Index, nodes: Iterable[NodeProto], tables: dict[str, str], cache: str) -> Iterator[NodeProto]:
     """What computes the tables, for the positions 0 to the cache's length."""
     all_positions = f"{_TABLE}/positions"
     length, zero, one = (f"{_TABLE}/{name}" for name in ("length", "zero", "one"))
@@ -189,7 +168,7 @@ def _copies(index: _Index, nodes: Iterable[NodeProto], tables: dict[str, str], c
             yield copy
 
 
-def _copied(index: _Index, name: str, all_positions: str) -> str:
+def _copied(index: Index, name: str, all_positions: str) -> str:
     if name == "position_ids":
         return all_positions
     return f"{_TABLE}/{name}" if name in index.makers else name
@@ -200,7 +179,7 @@ def _copied(index: _Index, name: str, all_positions: str) -> str:
 
 def _packed(graph: GraphProto) -> None:
     """Attention that turns its rows takes all three from one product."""
-    index, nodes = _Index(graph), list(graph.node)
+    index, nodes = Index(graph), list(graph.node)
     del graph.node[:]
     for node in nodes:
         if node.op_type == "GroupQueryAttention" and any(attribute.name == "do_rotary" for attribute in node.attribute):
@@ -210,14 +189,14 @@ def _packed(graph: GraphProto) -> None:
         graph.node.append(node)
 
 
-def _split_before(index: _Index, node: NodeProto) -> str:
+def _split_before(index: Index, node: NodeProto) -> str:
     """What a Split cuts into just these three; "" where there is none."""
     parts = [index.behind(name, "Identity") for name in node.input[:3]]
     split = index.made_by(parts[0], "Split")
     return str(split.input[0]) if split is not None and list(split.output) == parts else ""
 
 
-def _product_of_three(graph: GraphProto, index: _Index, node: NodeProto) -> str:
+def _product_of_three(graph: GraphProto, index: Index, node: NodeProto) -> str:
     """One product in place of three of the same rows, their weights side by side (put together at load)."""
     products = [index.made_by(name, "MatMul") for name in node.input[:3]]
     found = [product for product in products if product is not None]

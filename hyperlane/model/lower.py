@@ -15,14 +15,17 @@ from hyperlane.model.fuse_half import fuse_half
 from hyperlane.quantization.reference import BLOCK, TILE
 
 _MICROSOFT = "com.microsoft"
+_QUANTIZED = ("Linear", "Embed")  # what holds weights of few bits
 
 
-def lower(model: ModelProto, dtype: str, *, fused: bool = True) -> None:
+def lower(model: ModelProto, dtype: str, *, fused: bool = True, on_gpu: bool = False) -> None:
     """Replace the operators in place; activations are of `dtype`, "float32" or "float16".
 
     fused: attention as ONNX Runtime's one operator; else in pieces, which take `position_ids` alone.
+    on_gpu: with the operators of csrc/cuda_ops, where weights and activations are in FP16.
     """
     graph, nodes = model.graph, list(model.graph.node)
+    on_gpu = on_gpu and not any(node.domain == DOMAIN and node.op_type in _QUANTIZED for node in nodes)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     writer = _Writer(graph, shapes, TensorProto.FLOAT16 if dtype == "float16" else TensorProto.FLOAT)
     writer.fused = fused
@@ -39,11 +42,12 @@ def lower(model: ModelProto, dtype: str, *, fused: bool = True) -> None:
         else:
             writer.candidates(node)
     if dtype == "float16":
-        fuse_half(graph)
+        fuse_half(graph, operators=on_gpu)
     kept = [opset for opset in model.opset_import if opset.domain not in (DOMAIN, _MICROSOFT)]
     del model.opset_import[:]
     model.opset_import.extend(kept)
-    model.opset_import.add(domain=_MICROSOFT, version=1)
+    for domain in (_MICROSOFT, DOMAIN) if on_gpu else (_MICROSOFT,):
+        model.opset_import.add(domain=domain, version=1)
 
 
 class _Writer:

@@ -34,6 +34,7 @@ def probe_graphs(
     operators: bool,
     kv_bits: int,
     fused: bool = True,
+    on_gpu: bool = False,
 ) -> tuple[ProbeGraph, ...]:
     """Several layers, one layer, and one with the head, as `assemble` makes them.
 
@@ -42,7 +43,7 @@ def probe_graphs(
     manifest = _manifest(checkpoint, store, dtype, quantization)
     layer, head = manifest.parts
     many = max(2, min(manifest.layers, -(-STREAMED_BYTES // max(layer.weights.bytes, 1))))
-    make = partial(_graph, manifest, store, operators=operators, kv_bits=kv_bits, fused=fused)
+    make = partial(_graph, manifest, store, operators=operators, kv_bits=kv_bits, fused=fused, on_gpu=on_gpu)
     return make(layer, many, None), make(layer, 1, None), make(layer, 1, head)
 
 
@@ -56,6 +57,7 @@ def _graph(
     operators: bool,
     kv_bits: int,
     fused: bool,
+    on_gpu: bool,
 ) -> ProbeGraph:
     """Every copy has a weight file of its own, so that none is in the cache for another."""
     copies = [replace(layer, name=f"layer.{i}", weights=_own(layer, i)) for i in range(layers + 2)]
@@ -63,7 +65,7 @@ def _graph(
     whole = replace(manifest, layers=layers + (1 if head else 2), parts=())
     parts = (replace(layer, name="embedding"), *copies[: whole.layers], end)
     whole = replace(whole, parts=parts)
-    graph = assemble(whole, store, 1, 1 + layers, operators=operators, kv_bits=kv_bits, fused=fused)
+    graph = assemble(whole, store, 1, 1 + layers, operators=operators, kv_bits=kv_bits, fused=fused, on_gpu=on_gpu)
     used = [part.weights for part in parts[2 : 2 + layers]] + ([end.weights] if head else [])
     return ProbeGraph(graph=graph, weights=tuple(used), layers=layers, last=head is not None)
 

@@ -201,5 +201,6 @@ def _graph(manifest: Manifest, store: LayerStore, placement: Placement, worker: 
         operators=kind.operators,
         kv_bits=plan.model.kv_bits,
         fused=kind.fused,
+        on_gpu=kind.on_gpu,
     )
     return store.put(content)

@@ -113,7 +113,7 @@ async def _probes_of(
     from hyperlane.model.probe import probe_graphs  # reads torch, which by now is read
 
     config, (few, more) = context.config, cases
-    make = partial(probe_graphs, operators=kind.operators, kv_bits=bits, fused=kind.fused)
+    make = partial(probe_graphs, operators=kind.operators, kv_bits=bits, fused=kind.fused, on_gpu=kind.on_gpu)
     graphs = await trio.to_thread.run_sync(
         make, checkpoint, context.store, kind.dtype, config.quantization, abandon_on_cancel=True
     )

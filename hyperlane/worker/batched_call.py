@@ -40,6 +40,9 @@ class Call:
         An idle slot computes whatever it held, just behind its live keys.
         """
         self.positions_BS[:, 0] = live[batch.first : batch.first + batch.slots]
+        if batch.length == 1:
+            self._fill_single(batch, runs, rows, row_starts)
+            return
         wanted = 0
         for i in batch.members:
             run, row = runs[i], runs[i].slot - batch.first
@@ -47,15 +50,27 @@ class Call:
                 assert not isinstance(rows, DeviceRows)
                 self.rows_BS[row] = rows[row_starts[i] : row_starts[i + 1]]
             stop = row * batch.length + run.count
-            if run.count == 1:  # most steps: without arrays for single numbers
-                self.positions_BS[row, 0] = run.position
-                self.output_rows_N[wanted : wanted + run.outputs] = row
-            else:
-                self.positions_BS[row] = np.arange(run.position, run.position + run.count)
-                self.output_rows_N[wanted : wanted + run.outputs] = np.arange(stop - run.outputs, stop)
+            self.positions_BS[row] = np.arange(run.position, run.position + run.count)
+            self.output_rows_N[wanted : wanted + run.outputs] = np.arange(stop - run.outputs, stop)
             wanted += run.outputs
+        self._fill_lengths()
+
+    def _fill_single(
+        self, batch: Batch, runs: Sequence[Run], rows: NDArray[Any] | DeviceRows, row_starts: Sequence[int]
+    ) -> None:
+        """A row a slot, as in most steps: a few writes for all of them."""
+        members = batch.members
+        at = [runs[i].slot - batch.first for i in members]
+        self.positions_BS[at, 0] = [runs[i].position for i in members]
+        self.output_rows_N[:] = [row for row, i in zip(at, members, strict=True) if runs[i].outputs]
+        if self.rows_BS is not None:
+            assert not isinstance(rows, DeviceRows)
+            self.rows_BS[at, 0] = rows[[row_starts[i] for i in members]]
+        self._fill_lengths()
+
+    def _fill_lengths(self) -> None:
         self.seqlens_k_B[:] = self.positions_BS[:, -1]
-        if self.device is None or batch.length > 1:
+        if self.device is None or self.positions_BS.shape[1] > 1:
             self.total_length[...] = self.seqlens_k_B.max() + 1
 
 

@@ -179,6 +179,8 @@ class Session:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        if self._device is not None:  # a known length: what follows from it alone is computed now, not at every step
+            options.add_free_dimension_override_by_name("L", self._context + 1)
         library = operators_library()
         if library is not None:
             options.register_custom_ops_library(library)

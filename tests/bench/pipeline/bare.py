@@ -1,6 +1,7 @@
 """The same shards in one process, without links: what transport is measured against."""
 
 import itertools
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from hyperlane.model.assemble import assemble
 from hyperlane.model.store import LayerStore
 from hyperlane.transport.frame import Run
 from hyperlane.worker.gpu import on_host
+from hyperlane.worker.operators import GPU_OPERATORS_VERSION, operators_version
 from hyperlane.worker.result import StepResult
 from hyperlane.worker.session import Session
 
@@ -21,6 +23,13 @@ from hyperlane.worker.session import Session
 def is_fused(manifest: Manifest, device: str) -> bool:
     """Whether attention can be one operator there: in FP32 on a GPU it cannot."""
     return manifest.dtype == "float16" or not device.startswith("cuda")
+
+
+def graph_choices(manifest: Manifest, device: str) -> dict[str, bool]:
+    """How a shard for this device is assembled."""
+    half = manifest.dtype == "float16" and os.environ.get("HYPERLANE_BENCH_OPERATORS", "1") == "1"
+    on_gpu = half and operators_version(device) == GPU_OPERATORS_VERSION
+    return {"fused": is_fused(manifest, device), "on_gpu": on_gpu}
 
 
 class BareChain:
@@ -40,7 +49,7 @@ class BareChain:
         self._shards = []
         for start, stop in itertools.pairwise(bounds):
             graph: Path = store.path(
-                store.put(assemble(manifest, store, start, stop, fused=is_fused(manifest, device))).sha256
+                store.put(assemble(manifest, store, start, stop, **graph_choices(manifest, device))).sha256
             )
             self._shards.append(Session(graph, slots=slots, context=context, threads=4, device=device, graphs=graphs))
 

@@ -23,7 +23,7 @@ from hyperlane.model.assemble import assemble, shard_blobs
 from hyperlane.model.store import LayerStore
 from hyperlane.transport.calibrate import calibrate
 from hyperlane.transport.codec import TABLED_NAMES
-from tests.bench.pipeline.bare import is_fused
+from tests.bench.pipeline.bare import graph_choices
 
 START_S = 60.0
 LOAD_S = 240.0
@@ -157,7 +157,7 @@ async def _deploy(
 
     async def one(index: int) -> None:
         worker, manifest, start, stop = workers[index], manifests[index], bounds[index], bounds[index + 1]
-        graph = store.put(assemble(manifest, store, start, stop, fused=is_fused(manifest, worker.device)))
+        graph = store.put(assemble(manifest, store, start, stop, **graph_choices(manifest, worker.device)))
         spec = ShardSpec(
             key=manifest.key,
             graph=graph,
