@@ -106,7 +106,7 @@ def _sums(index: Index, nodes: list[NodeProto]) -> dict[str, tuple[NodeProto, st
     for node in nodes:
         for name, other in (tuple(node.input), tuple(node.input)[::-1]) if node.op_type == "Add" else ():
             product = index.made_by(name, "MatMul")
-            alone = product is not None and len(index.takers[name]) == 1 and other not in index.constants
+            alone = product is not None and len(index.takers[name]) == 1 and not index.is_constant(other)
             if product is not None and alone and _is_product(index, product) and node.output[0] not in found:
                 found[node.output[0]] = (product, other)
     return found

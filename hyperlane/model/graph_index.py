@@ -30,6 +30,13 @@ class Index:
             node = self.made_by(name, kind)
         return name
 
+    def is_constant(self, name: str) -> bool:
+        """Whether nothing that comes into the graph has a part in a value."""
+        if name in self.constants:
+            return True
+        node = self.makers.get(name)
+        return node is not None and all(self.is_constant(part) for part in node.input if part)
+
     def matrix(self, name: str) -> tuple[int, int] | None:
         """Rows and columns of a constant FP16 matrix, or of several that a Concat puts side by side."""
         tensor = self.constants.get(name)

@@ -10,6 +10,7 @@ import pytest
 from hyperlane.model import lower
 from hyperlane.model.assemble import assemble
 from hyperlane.model.export import export
+from hyperlane.model.fuse_device import fuse_device
 from hyperlane.model.source import resolve
 from hyperlane.model.store import LayerStore
 from hyperlane.quantization import Quantization
@@ -86,3 +87,27 @@ def test_fewer_nodes_give_the_same_logits(
     assert kinds["SkipSimplifiedLayerNormalization"] == 2 * manifest.layers - 1
     found, expected = _logits(store.path(fused.sha256)), _logits(store.path(plain.sha256))
     np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("other", ["x", "bias", "behind"])
+def test_only_rows_are_taken_for_a_residual(other: str) -> None:
+    """A bias has one row: read as rows it would end after the first."""
+    half = onnx.TensorProto.FLOAT16
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Identity", ["bias"], ["behind"]),
+            onnx.helper.make_node("MatMul", ["x", "w"], ["product"], name="linear"),
+            onnx.helper.make_node("Add", ["product", other], ["sum"]),
+        ],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", half, [1, "S", 64])],
+        [onnx.helper.make_tensor_value_info("sum", half, [1, "S", 64])],
+        [
+            onnx.numpy_helper.from_array(np.ones((64, 64), np.float16), "w"),
+            onnx.numpy_helper.from_array(np.ones(64, np.float16), "bias"),
+        ],
+    )
+    fuse_device(graph)
+    (linear,) = (node for node in graph.node if node.op_type == "HalfLinear")
+    assert list(linear.input[4:]) == (["x"] if other == "x" else [""])
+    assert any(node.op_type == "Add" for node in graph.node) == (other != "x")
