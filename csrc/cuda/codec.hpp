@@ -77,14 +77,35 @@ class RawKernels : public KernelCodec {
   std::size_t row_bytes_;
 };
 
-class RotatedDeviceCodec : public KernelCodec {
+// A codec with tables, whose payloads' lengths vary: what launches its kernels is a Device.
+template <class Device>
+class TabledKernels : public KernelCodec {
  public:
-  RotatedDeviceCodec(const RotatedParts& parts, std::size_t max_rows, std::size_t few_rows)
-      : codec_(parts, max_rows, few_rows), id_(parts.id), width_(parts.mean.size()) {}
+  template <class Parts>
+  TabledKernels(const Parts& parts, std::size_t max_rows, std::size_t few_rows)
+      : codec_(parts, max_rows, few_rows) {}
 
   std::size_t max_bytes(std::size_t rows) const override { return codec_.max_bytes(rows); }
-  std::size_t usual_bytes(std::size_t rows) const override { return 8 + rows * (codec_.row_bytes() + 1); }
   bool fixed() const override { return false; }
+  void encode(const void* rows, bool half, std::size_t row_count, const unsigned* positions, void* payload,
+              void* payload_bytes, cudaStream_t stream) override {
+    codec_.encode(rows, half, row_count, positions, payload, payload_bytes, stream);
+  }
+  void decode(const void* payload, std::size_t row_count, void* rows, bool half,
+              cudaStream_t stream) override {
+    codec_.decode(payload, row_count, rows, half, stream);
+  }
+
+ protected:
+  Device codec_;
+};
+
+class RotatedDeviceCodec : public TabledKernels<DeviceCodec> {
+ public:
+  RotatedDeviceCodec(const RotatedParts& parts, std::size_t max_rows, std::size_t few_rows)
+      : TabledKernels(parts, max_rows, few_rows), id_(parts.id), width_(parts.mean.size()) {}
+
+  std::size_t usual_bytes(std::size_t rows) const override { return 8 + rows * (codec_.row_bytes() + 1); }
   bool fits(const std::uint8_t* payload, std::size_t bytes, std::size_t rows) const override {
     const std::size_t head = id_.size() + (rows + 3) / 4;
     if (bytes < head || std::memcmp(payload, id_.data(), id_.size()) != 0) return false;
@@ -94,46 +115,23 @@ class RotatedDeviceCodec : public KernelCodec {
       expected += lengths[payload[id_.size() + row / 4] >> 2 * (row % 4) & 3];
     return bytes == expected;
   }
-  void encode(const void* rows, bool half, std::size_t row_count, const unsigned* positions, void* payload,
-              void* payload_bytes, cudaStream_t stream) override {
-    codec_.encode(rows, half, row_count, positions, payload, payload_bytes, stream);
-  }
-  void decode(const void* payload, std::size_t row_count, void* rows, bool half,
-              cudaStream_t stream) override {
-    codec_.decode(payload, row_count, rows, half, stream);
-  }
 
  private:
-  DeviceCodec codec_;
   decltype(RotatedParts::id) id_;
   std::size_t width_;
 };
 
-class EntropyDeviceKernels : public KernelCodec {
+class EntropyDeviceKernels : public TabledKernels<DeviceEntropyCodec> {
  public:
-  EntropyDeviceKernels(const EntropyDeviceParts& parts, std::size_t max_rows, std::size_t few_rows)
-      : codec_(parts, max_rows, few_rows) {}
+  using TabledKernels::TabledKernels;
 
-  std::size_t max_bytes(std::size_t rows) const override { return codec_.max_bytes(rows); }
   // Half a byte a value; its tables are made for a little less.
   std::size_t usual_bytes(std::size_t rows) const override {
     return 8 + rows * (codec_.view().width / 2 + 81);
   }
-  bool fixed() const override { return false; }
   bool fits(const std::uint8_t* payload, std::size_t bytes, std::size_t rows) const override {
     return EntropyPayload(codec_.view(), payload, bytes).fits(rows);
   }
-  void encode(const void* rows, bool half, std::size_t row_count, const unsigned* positions, void* payload,
-              void* payload_bytes, cudaStream_t stream) override {
-    codec_.encode(rows, half, row_count, positions, payload, payload_bytes, stream);
-  }
-  void decode(const void* payload, std::size_t row_count, void* rows, bool half,
-              cudaStream_t stream) override {
-    codec_.decode(payload, row_count, rows, half, stream);
-  }
-
- private:
-  DeviceEntropyCodec codec_;
 };
 
 }  // namespace hyperlane

@@ -78,21 +78,16 @@ struct RowValues {
     r = r_value(row.head[0]);
   }
 
-  // 256 channels from `start`, or as many as there are, from 128 + k as packed().
-  void write(const Entropy& codec, std::size_t start, const __m512i* packed) const {
-    const BlockOrder& order = codec.unsort[start / kSorted];
-    const bool whole = start + kSorted <= codec.width;
+  // 64 channels from `at`, or as many as there are: channel 16 j + i from byte 4 i + j, 128 + k.
+  template <bool WHOLE>
+  __attribute__((always_inline)) void write(std::size_t width, std::size_t at, __m512i bytes,
+                                            const __m512* step, const __m512* mean) const {
+    const __m512 values[4] = {
+        value(mantissas<0>(bytes), step[0], mean[0]), value(mantissas<1>(bytes), step[1], mean[1]),
+        value(mantissas<2>(bytes), step[2], mean[2]), value(mantissas<3>(bytes), step[3], mean[3])};
+    if (!WHOLE) return write_some(width, at, values);
 #pragma GCC unroll 4
-    for (std::size_t i = 0; i < 4; ++i) {
-      const __m512i bytes = reorder(packed, order, i);  // channel 16 j + i is byte 4 i + j
-      const __m512 values[4] = {value(codec, start + 64 * i, mantissas<0>(bytes)),
-                                value(codec, start + 64 * i + 16, mantissas<1>(bytes)),
-                                value(codec, start + 64 * i + 32, mantissas<2>(bytes)),
-                                value(codec, start + 64 * i + 48, mantissas<3>(bytes))};
-#pragma GCC unroll 4
-      for (std::size_t j = 0; whole && j < 4; ++j) store_values(out + start + 64 * i + 16 * j, values[j]);
-      if (!whole) write_some(codec.width, start + 64 * i, values);
-    }
+    for (std::size_t j = 0; j < 4; ++j) store_values(out + at + 16 * j, values[j]);
   }
 
  private:
@@ -104,11 +99,9 @@ struct RowValues {
     return _mm512_castsi512_ps(_mm512_mask_shuffle_epi8(large, 0x1111111111111111, bytes, from));
   }
 
-  __m512 value(const Entropy& codec, std::size_t channel, __m512 mantissas) const {
+  __m512 value(__m512 mantissas, __m512 step, __m512 mean) const {
     const __m512 y = _mm512_fmadd_ps(mantissas, _mm512_set1_ps(g), _mm512_set1_ps(zero));
-    const __m512 unit =
-        _mm512_fmadd_ps(y, _mm512_loadu_ps(&codec.step[channel]), _mm512_loadu_ps(&codec.mean[channel]));
-    return _mm512_mul_ps(unit, _mm512_set1_ps(r));
+    return _mm512_mul_ps(_mm512_fmadd_ps(y, step, mean), _mm512_set1_ps(r));
   }
 
   void write_some(std::size_t width, std::size_t at, const __m512* values) const {
@@ -118,6 +111,28 @@ struct RowValues {
     }
   }
 };
+
+// 256 channels from `start`, or as many as there are, of two rows, or of one where ROWS is that: side by
+// side, so that the tables are read once.
+template <int ROWS, bool WHOLE, class T>
+void write_block(const Entropy& codec, std::size_t start, const __m512i (*packed)[4],
+                 const RowValues<T>* rows) {
+  const BlockOrder& order = codec.unsort[start / kSorted];
+  const RowValues<T> of[2] = {rows[0], rows[ROWS - 1]};
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < 4; ++i) {
+    const std::size_t at = start + 64 * i;
+    __m512 step[4], mean[4];
+#pragma GCC unroll 4
+    for (std::size_t j = 0; j < 4; ++j) {
+      step[j] = _mm512_loadu_ps(&codec.step[at + 16 * j]);
+      mean[j] = _mm512_loadu_ps(&codec.mean[at + 16 * j]);
+    }
+#pragma GCC unroll 2
+    for (int row = 0; row < ROWS; ++row)
+      of[row].template write<WHOLE>(codec.width, at, reorder(packed[row], order, i), step, mean);
+  }
+}
 
 inline void write_wide(const Entropy& codec, const std::uint8_t* symbols, const CodedRow& row, bool half) {
   for (std::size_t place : codec.wide) write_value(codec, row, half, place, symbols[2 * place] - kMiddle);
@@ -134,10 +149,17 @@ void write_rows(const Entropy& codec, const std::uint8_t* symbols, std::size_t s
   for (std::size_t start = 0; start < codec.width; start += kSorted)
     for (std::size_t i = 0; i < PAIRS; ++i) {
       const CodedRow &first = *rows[i][0], &second = *rows[i][1];
-      __m512i low[4], high[4];
-      multiples(codec, symbols + i * stride, start, first.head, second.head, low, high);
-      values[i][0].write(codec, start, low);
-      if (&first != &second) values[i][1].write(codec, start, high);
+      __m512i packed[2][4];
+      multiples(codec, symbols + i * stride, start, first.head, second.head, packed[0], packed[1]);
+      const bool whole = start + kSorted <= codec.width, one = &first == &second;
+      if (whole && !one)
+        write_block<2, true>(codec, start, packed, values[i]);
+      else if (!one)
+        write_block<2, false>(codec, start, packed, values[i]);
+      else if (whole)
+        write_block<1, true>(codec, start, packed, values[i]);
+      else
+        write_block<1, false>(codec, start, packed, values[i]);
     }
   for (std::size_t i = 0; i < PAIRS; ++i)
     for (std::size_t j = 0; j < 2; ++j)

@@ -121,8 +121,8 @@ struct StringPair {
     const __m512i product = _mm512_mullo_epi16(frequency, _mm512_srli_epi16(state[i], 8));
     __m512i x = _mm512_mask_add_epi16(state[i], lanes, product, rest);
     const __mmask32 short_of = _mm512_mask_cmplt_epu16_mask(lanes, x, _mm512_set1_epi16(kTotal));
-    const __m512i next = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(in[i])));
-    const __m512i bytes = _mm512_maskz_expand_epi16(short_of, next);
+    const __m256i next = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in[i]));
+    const __m512i bytes = _mm512_cvtepu8_epi16(_mm256_maskz_expand_epi8(short_of, next));
     in[i] += __builtin_popcount(short_of);
     state[i] = _mm512_or_si512(_mm512_mask_slli_epi16(x, short_of, x, 8), bytes);
   }
