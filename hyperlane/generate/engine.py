@@ -208,7 +208,7 @@ class Engine:
                 self._begin_anew(shape)
             self._send()
             self._show()
-            self._receive()
+            self._receive(check)
         except HyperlaneError as error:  # of the chain
             shape = None if self.mover is None else self.mover.mend(error)
             if shape is None:
@@ -222,14 +222,14 @@ class Engine:
             self._alone_s = None if self._sent else time.perf_counter()
             self._sent.append(step)
 
-    def _receive(self) -> None:
+    def _receive(self, check: Callable[[], None]) -> None:
         if not self._sent:
             return
         following = self._following(self._sent[0])
         try:
-            rows = self.chain.receive(self._sent[0], WAKE_S, following)
-        except TimeoutError:
-            return
+            rows = self._result(following, check)
+            if rows is None:
+                return
         except StepError as error:
             for account in self.scheduler.fail(self._sent.popleft()):
                 self._resolve(account.request, error)
@@ -244,6 +244,16 @@ class Engine:
         if rows.answered is not None:
             assert following is not None
             self._sent.append(self._foreseen(following.step))
+
+    def _result(self, following: Following | None, check: Callable[[], None]) -> Rows | None:
+        """Of the step that was sent first; None where something else has to be looked at before it is there."""
+        while True:
+            try:
+                return self.chain.receive(self._sent[0], WAKE_S, following)
+            except TimeoutError:
+                if self._arrived or self._cancelled or self._closed or self.mover is not None:
+                    return None
+                check()
 
     def _following(self, step: Step) -> Following | None:
         """What the chain may send as soon as the result of `step` comes; the workers wait no longer for Python then."""
