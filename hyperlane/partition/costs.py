@@ -14,6 +14,8 @@ LINK_BYTES_PER_S = 117e6  # 1 Gbit/s: of a link that nobody timed
 ITEM_BYTES = {"float32": 4, "float16": 2}
 _CANDIDATE_BYTES = 64 * 8 + 4  # of a row that comes home
 TOKEN_BYTES = 4
+BESIDE_S = 1e-4
+"""What a worker's threads take of a CPU quota for a step besides computing it: its link, wake-ups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class StepCosts:
     enter_W: Array
     leave_W: Array
     share_W: Array
+    beside_W: Array  # of a quota, for each step
 
     @property
     def total(self) -> Total:
@@ -56,8 +59,9 @@ class StepCosts:
     def bottleneck(self) -> Bottleneck:
         """What each part is busy for, at the speed that it keeps up for long."""
         slow_W = 1 / self.share_W
+        held = replace(self.stages, step_W=self.stages.step_W + self.beside_W)
         return Bottleneck(
-            stages=self.stages.times(slow_W),
+            stages=held.times(slow_W),
             encode_OW=self.encode_OW * slow_W,
             decode_OW=self.decode_OW * slow_W,
             wire_OWW=self.wire_OWW,
@@ -74,13 +78,15 @@ class StepCosts:
             enter_W=self.enter_W * factor,
             leave_W=self.leave_W * factor,
             share_W=self.share_W,
+            beside_W=self.beside_W * factor,
         )
 
     def sustained(self) -> "StepCosts":
         """The same where every stage takes so long that a quota holds it up on its own."""
         whole = self.bottleneck
         coding = {"encode_OW": whole.encode_OW, "decode_OW": whole.decode_OW}
-        return replace(self, stages=whole.stages, share_W=np.ones(len(self.share_W)), **coding)
+        free_W = {"share_W": np.ones(len(self.share_W)), "beside_W": np.zeros(len(self.share_W))}
+        return replace(self, stages=whole.stages, **free_W, **coding)
 
 
 def step_costs(
@@ -117,6 +123,7 @@ def step_costs(
         enter_W=home_W + to_bytes / LINK_BYTES_PER_S,
         leave_W=home_W + home_s,
         share_W=np.array([worker.share for worker in workers]),
+        beside_W=np.array([BESIDE_S if worker.share < 1 else 0.0 for worker in workers]),
     )
 
 

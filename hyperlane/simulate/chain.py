@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from hyperlane.generate.step import Step
-from hyperlane.partition.costs import TOKEN_BYTES
+from hyperlane.partition.costs import BESIDE_S, TOKEN_BYTES
 from hyperlane.partition.rates import FRAME_BYTES, RUN_BYTES
 from hyperlane.simulate.clock import Clock
 from hyperlane.simulate.cores import Cores, Seat, Work
@@ -62,18 +62,19 @@ class SimulatedChain:
 
     def _compute(self, index: int, step: Step, home: Callable[[Step], None]) -> None:
         stage, seat, arrived_s = self.costs.stages[index], self._seats[index], self.clock.now_s
-        compute_s, coding_s = stage.compute_s(step), stage.coding_s(step)
+        compute_s = stage.compute_s(step)
+        work_s = compute_s + stage.coding_s(step) + (BESIDE_S if stage.worker.share < 1 else 0.0)
 
         def done() -> None:
             begun_s, self._begun_s[index] = max(arrived_s, self._begun_s[index]), self.clock.now_s
             spent = self._spent(index, step)
             spent.steps += 1
             spent.rows += sum(run.count for run in step.runs)
-            share = compute_s / (compute_s + coding_s) if compute_s else 0.0
+            share = compute_s / work_s if compute_s else 0.0
             spent.compute_s += (self.clock.now_s - begun_s) * share
             self._cross(index + 1, step, stage.sent_bytes(step), home)
 
-        self._machines[index].submit(seat, Work(compute_s + coding_s, stage.crowded(step), done))
+        self._machines[index].submit(seat, Work(work_s, stage.crowded(step), done))
 
     def _spent(self, index: int, step: Step) -> Spent:
         return self.spent[index].setdefault(phase_of(step), Spent())

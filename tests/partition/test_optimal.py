@@ -8,6 +8,7 @@ import pytest
 from hyperlane.artifacts import HANDOFF_S, Cluster, LinkInfo, WorkerInfo
 from hyperlane.errors import PlanError
 from hyperlane.partition import Cut, Range
+from hyperlane.partition.costs import BESIDE_S, StepKind, step_costs
 from hyperlane.partition.knapsack import Knapsack
 from hyperlane.partition.memory import Workload
 from hyperlane.partition.optimal import Objective, Optimal, Placing
@@ -150,3 +151,11 @@ def test_a_prediction_adds_up() -> None:
     assert predicted.compute_s == pytest.approx(first.decode_s + second.decode_s)
     assert predicted.step_s == pytest.approx(predicted.compute_s + predicted.wire_s)
     assert predicted.tokens_per_s == pytest.approx(1 / predicted.step_s)
+
+
+def test_a_workers_other_threads_live_on_its_quota_too() -> None:
+    cluster = Cluster(workers=(worker("free", 1e10), worker("held", 1e10, share=0.25)))
+    costs = step_costs(MODEL, cluster, ("raw",), StepKind(True, 1, 64))
+    free, held = (costs.bottleneck.stages.of(number, 0, 12) for number in range(2))
+    assert free == pytest.approx(costs.stages.of(0, 0, 12))
+    assert held == pytest.approx((costs.stages.of(1, 0, 12) + BESIDE_S) / 0.25)

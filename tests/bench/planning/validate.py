@@ -44,7 +44,7 @@ GROUPS = (
     Group(name="e", model="smollm2", quotas=(0.5,), cut=(30,), rates=()),
     Group(name="f", model="wide", quotas=(1.0,), cut=(8,), rates=()),
 )
-NEW_TOKENS, REPEAT, STREAMS = 48, 5, 4
+NEW_TOKENS, REPEAT, STREAMS = 128, 5, 4  # tokens: a step is a mean over many periods of a quota
 OVERRIDES = ("generate.slots=4", "generate.context=512")
 
 
